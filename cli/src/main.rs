@@ -1,0 +1,2 @@
+//! The `hay` binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Clients of the inner services: lease and location caches, both bindings

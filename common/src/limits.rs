@@ -1,0 +1,180 @@
+//! Every limit of Haystore, with its unit. Nothing is unbounded; what bounds it stands here.
+
+use std::time::Duration;
+
+/// One KiB, in bytes.
+pub const KIB: usize = 1 << 10;
+/// One MiB, in bytes.
+pub const MIB: usize = 1 << 20;
+/// One GiB, in bytes.
+pub const GIB: u64 = 1 << 30;
+
+// ---- contents and files ----
+
+/// The default size of a chunk, and the largest a needle may hold.
+pub const CHUNK_BYTES_MAX: usize = 8 * MIB;
+/// The largest file: 1,048,576 chunks of 8 MiB.
+pub const FILE_BYTES_MAX: u64 = 8 << 40;
+/// The most chunks a file may have.
+pub const FILE_CHUNKS_MAX: u32 = 1 << 20;
+/// Children of one manifest node: 1,024 × 1,024 chunks of 8 MiB are 8 TiB in two levels.
+pub const MANIFEST_FANOUT: usize = 1024;
+/// Chunks in one `refs` row, and in one `AddReferences` command.
+pub const REFS_PER_ROW_MAX: usize = 64;
+
+// ---- paths and attributes ----
+
+/// Bytes of a whole path.
+pub const PATH_BYTES_MAX: usize = 1024;
+/// Bytes of one path segment.
+pub const SEGMENT_BYTES_MAX: usize = 255;
+/// Segments of a path.
+pub const PATH_DEPTH_MAX: usize = 128;
+/// Bytes of user metadata of one entry, names and values together.
+pub const USER_METADATA_BYTES_MAX: usize = 8 * KIB;
+/// Pairs of user metadata of one entry.
+pub const USER_METADATA_PAIRS_MAX: usize = 64;
+/// Bytes of a content type.
+pub const CONTENT_TYPE_BYTES_MAX: usize = 255;
+/// Entries in one page of a listing, at most.
+pub const LIST_PAGE_MAX: usize = 10_000;
+/// Entries in one page of a listing, unless asked otherwise.
+pub const LIST_PAGE_DEFAULT: usize = 1000;
+/// Entries removed by one recursive delete command.
+pub const DELETE_BATCH_MAX: usize = 500;
+
+// ---- HTTP ----
+
+/// Bytes of all request headers together.
+pub const HTTP_HEADER_BYTES_MAX: usize = 64 * KIB;
+/// Request headers.
+pub const HTTP_HEADERS_MAX: usize = 100;
+/// Connections of one gateway.
+pub const HTTP_CONNECTIONS_MAX: usize = 10_000;
+/// Requests in work in one gateway; further ones are answered 503.
+pub const HTTP_REQUESTS_MAX: usize = 2_048;
+/// Bytes of a JSON body.
+pub const HTTP_JSON_BYTES_MAX: usize = 64 * KIB;
+/// A header block must arrive within this time.
+pub const HTTP_HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A body up to this size needs no chunk slot.
+pub const SMALL_BODY_BYTES_MAX: usize = 64 * KIB;
+/// Memory of all chunk slots of a gateway.
+pub const CHUNK_BUDGET_BYTES: usize = 128 * MIB;
+/// Chunks of one upload in flight at once.
+pub const UPLOAD_CHUNKS_IN_FLIGHT: usize = 4;
+/// Bytes that one download prefetches.
+pub const DOWNLOAD_PREFETCH_BYTES: usize = 2 * MIB;
+/// A body that holds a chunk slot loses it below this rate …
+pub const BODY_BYTES_PER_S_MIN: u64 = 4 * KIB as u64;
+/// … over this window.
+pub const BODY_RATE_WINDOW: Duration = Duration::from_secs(30);
+/// How long a client's `Idempotency-Key` is remembered.
+pub const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(600);
+/// Bytes of an `Idempotency-Key`.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+/// Bytes of a bearer token.
+pub const TOKEN_BYTES_MAX: usize = 512;
+/// How long a graceful shutdown waits for what is in flight.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
+
+// ---- inner calls ----
+
+/// Bytes of one inner message.
+pub const RPC_MESSAGE_BYTES_MAX: usize = 4 * MIB;
+/// Bytes of payload in one message of a bulk stream.
+pub const RPC_BULK_PART_BYTES: usize = MIB;
+/// Inner calls of one service in work at once; further ones are refused as overloaded.
+pub const RPC_CALLS_MAX: usize = 8_192;
+/// The deadline of a small inner call, unless the caller names one.
+pub const RPC_TIMEOUT: Duration = Duration::from_secs(10);
+/// The deadline of a bulk stream.
+pub const RPC_BULK_TIMEOUT: Duration = Duration::from_secs(300);
+/// Messages waiting in an inner stream.
+pub const RPC_STREAM_DEPTH: usize = 4;
+/// Items of one batched call.
+pub const RPC_BATCH_ITEMS_MAX: usize = 512;
+/// How long a role's credential is good.
+pub const CREDENTIAL_TTL: Duration = Duration::from_secs(300);
+
+// ---- consensus ----
+
+/// Bytes of commands in one proposal.
+pub const PROPOSAL_BYTES_MAX: usize = MIB;
+/// Commands in one proposal.
+pub const PROPOSAL_COMMANDS_MAX: usize = 1024;
+/// Commands waiting for a proposal; further ones are refused as overloaded.
+pub const PROPOSALS_WAITING_MAX: usize = 8_192;
+/// Bytes of one log segment.
+pub const LOG_SEGMENT_BYTES: u64 = 64 * MIB as u64;
+/// Bytes of one log record.
+pub const LOG_RECORD_BYTES_MAX: usize = 4 * MIB;
+/// Entries between two snapshots of the state.
+pub const SNAPSHOT_EVERY_ENTRIES: u64 = 20_000;
+
+// ---- filer ----
+
+/// Ingest sessions last at most this long, in log time.
+pub const SESSION_TTL: Duration = Duration::from_secs(24 * 3600);
+/// Answers kept for each session.
+pub const SESSION_WINDOW: u64 = 4_096;
+/// Sessions granted by one call.
+pub const SESSIONS_PER_GRANT_MAX: u32 = 16;
+/// Ingest sessions alive at once.
+pub const SESSIONS_MAX: u64 = 4_096;
+/// An unpublished manifest is abandoned after this long without a batch.
+pub const MANIFEST_TTL: Duration = Duration::from_secs(24 * 3600);
+/// References dropped by one drain command.
+pub const DRAIN_BATCH_MAX: usize = 1_024;
+/// The log time may go ahead by at most this much in one tick.
+pub const LOG_TIME_JUMP_MAX: Duration = Duration::from_secs(60);
+/// Log time ticks this often when nothing else does.
+pub const LOG_TIME_TICK: Duration = Duration::from_secs(10);
+
+// ---- volumes ----
+
+/// The largest volume: 2^32 offsets of 8 bytes.
+pub const VOLUME_BYTES_MAX: u64 = 32 * GIB;
+/// Bytes zeroed ahead in a volume of small contents.
+pub const ZERO_AHEAD_BYTES: u64 = 64 * MIB as u64;
+/// Contents above this go to volumes of their own, which grow.
+pub const SMALL_CONTENT_BYTES_MAX: usize = 256 * KIB;
+/// Bytes of one group-committed append.
+pub const APPEND_BATCH_BYTES_MAX: usize = 16 * MIB;
+/// Appends waiting for one volume.
+pub const APPENDS_WAITING_MAX: usize = 1_024;
+/// Bytes of tail that are replayed at open before a checkpoint is written anew.
+pub const CHECKPOINT_EVERY_BYTES: u64 = 256 * MIB as u64;
+/// Active volumes of one class on one disk.
+pub const ACTIVE_VOLUMES_PER_CLASS: usize = 2;
+/// A volume is full for new leases above this share of its size, in percent.
+pub const VOLUME_FULL_PERCENT: u64 = 95;
+/// Threads that do blocking reads of one volume server.
+pub const BLOCKING_READS_MAX: usize = 64;
+
+// ---- free space ----
+
+/// Below this much free space writes are refused with 507, so that the log and RocksDB never meet ENOSPC.
+pub const FREE_SPACE_RESERVE_BYTES: u64 = GIB;
+/// Free space is looked at this often.
+pub const FREE_SPACE_CHECK: Duration = Duration::from_millis(500);
+
+// ---- master ----
+
+/// Heartbeats are sent this often.
+pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
+/// A server that was not heard of for this long is dead.
+pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a write lease is good.
+pub const WRITE_LEASE_TTL: Duration = Duration::from_secs(60);
+/// Volumes in one write lease.
+pub const WRITE_LEASE_VOLUMES_MAX: usize = 8;
+/// Volumes reported in one heartbeat message.
+pub const HEARTBEAT_VOLUMES_MAX: usize = 4_096;
+/// Volumes in the map.
+pub const VOLUMES_MAX: usize = 1 << 20;
+
+// ---- files ----
+
+/// The number of open files that a server asks the kernel for.
+pub const OPEN_FILES_WANTED: u64 = 65_536;

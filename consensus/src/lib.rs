@@ -1,0 +1,1 @@
+//! Raft behind a thin seam: log store, snapshots, batching proposer

@@ -1,0 +1,1 @@
+//! The filer: path index, manifests, contents and references

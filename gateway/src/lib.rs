@@ -1,0 +1,1 @@
+//! The gateway: streaming HTTP in front of the inner services

@@ -1,0 +1,1 @@
+//! Masters: volume map, write leases, node registry

@@ -1,0 +1,1 @@
+//! Tests of the whole: real processes, and the rules that the tree keeps

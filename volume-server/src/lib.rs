@@ -1,0 +1,1 @@
+//! Volume servers: needles on disk, group commit, recovery, heartbeat
