@@ -80,7 +80,8 @@ impl Node {
     /// # Errors
     /// Says whether it is no node, a newer one, or a damaged one.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeNodeError> {
-        let (header, mut rest) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or(DecodeNodeError::NotANode)?;
+        let (header, mut rest) =
+            bytes.split_first_chunk::<HEADER_BYTES>().ok_or(DecodeNodeError::NotANode)?;
         let [m0, m1, m2, m3, version, level, c0, c1, total @ ..] = *header;
         if [m0, m1, m2, m3] != MAGIC {
             return Err(DecodeNodeError::NotANode);
@@ -94,7 +95,8 @@ impl Node {
         }
         let mut children = Vec::with_capacity(count);
         while let Some((hash, after)) = rest.split_first_chunk::<32>() {
-            let (size, after) = after.split_first_chunk::<8>().ok_or(DecodeNodeError::Damaged("cut short"))?;
+            let (size, after) =
+                after.split_first_chunk::<8>().ok_or(DecodeNodeError::Damaged("cut short"))?;
             children.push(Child { hash: ContentHash(*hash), size: u64::from_le_bytes(*size) });
             rest = after;
         }
@@ -236,12 +238,19 @@ mod tests {
         };
         let expected = format!(
             "48594d46{}{}{}{}{}{}{}{}",
-            "01", "00", "0200", "0500800000000000", "11".repeat(32), "0000800000000000", "22".repeat(32), "0500000000000000"
+            "01",
+            "00",
+            "0200",
+            "0500800000000000",
+            "11".repeat(32),
+            "0000800000000000",
+            "22".repeat(32),
+            "0500000000000000"
         );
         assert_eq!(hex::encode(node.encode()), expected);
         assert_eq!(
             node.hash().to_string(),
-            "GOLDEN_LEAF"
+            "365e9c70007a6d80ec55d54246ee55ba97aecfbff07cdf106b5fc4554cec58ad"
         );
         assert_eq!(Node::decode(&node.encode()).unwrap(), node);
     }
@@ -256,7 +265,7 @@ mod tests {
         assert_eq!(builder.size(), (1 << 20) + 1);
         assert_eq!(
             builder.finish().unwrap().to_string(),
-            "GOLDEN_ROOT"
+            "0686633dc5bf4a935fca63257c4da1c0174b740774bd529eb8a9ef9453a28a6b"
         );
     }
 

@@ -42,8 +42,9 @@ impl Disk for RealDisk {
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        let mut names =
-            fs::read_dir(path)?.map(|e| e.map(|e| PathBuf::from(e.file_name()))).collect::<Result<Vec<_>, _>>()?;
+        let mut names = fs::read_dir(path)?
+            .map(|e| e.map(|e| PathBuf::from(e.file_name())))
+            .collect::<Result<Vec<_>, _>>()?;
         names.sort();
         Ok(names)
     }
@@ -77,7 +78,13 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DirLock>> {
-        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Box::new(RealLock(file))),
             Err(Errno::WOULDBLOCK) => Err(io::ErrorKind::WouldBlock.into()),

@@ -1,0 +1,37 @@
+# Two commands: `make run` and `make test`. The rest is for those who build Haystore.
+
+HTTP ?= 127.0.0.1:8080
+DIR ?= ./data
+ONCE ?=
+CARGO = cargo --locked
+
+.PHONY: help run test soak build setup lint fmt deny
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
+
+run: build ## Build, start a server on ./data, store and read back a real folder, keep serving
+	@HTTP='$(HTTP)' DIR='$(DIR)' ONCE='$(ONCE)' sh scripts/run.sh
+
+test: build lint ## Everything that CI checks
+	$(CARGO) test --release --workspace
+
+soak: build ## The same tests with their whole number of rounds, and the timing statistics
+	HAY_SOAK=1 $(CARGO) test --release -p hay-tests -- --nocapture
+
+build: setup ## target/release/hay
+	@[ -d target/release/deps ] || echo "First build: 5 to 10 minutes on 2 cores."
+	$(CARGO) build --release -p hay-cli
+
+setup: ## System packages and RocksDB's static library
+	@sh scripts/setup.sh
+
+lint: setup ## rustfmt and clippy, where the toolchain has them
+	@if cargo fmt --version >/dev/null 2>&1; then cargo fmt --all --check; else echo "rustfmt is not there: not checked"; fi
+	@if cargo clippy --version >/dev/null 2>&1; then $(CARGO) clippy --release --workspace --all-targets -- -D warnings; else echo "clippy is not there: not checked"; fi
+
+fmt: ## Format the code
+	cargo fmt --all
+
+deny: ## Licences and advisories, by hand: needs cargo-deny
+	cargo deny check
