@@ -111,6 +111,24 @@ pub const LOG_SEGMENT_BYTES: u64 = 64 * MIB as u64;
 pub const LOG_RECORD_BYTES_MAX: usize = 4 * MIB;
 /// Entries between two snapshots of the state.
 pub const SNAPSHOT_EVERY_ENTRIES: u64 = 20_000;
+/// Bytes of log between two snapshots of the state, whichever comes first.
+pub const SNAPSHOT_EVERY_LOG_BYTES: u64 = 512 * MIB as u64;
+/// Entries kept in the log below a snapshot, for members that lag a little.
+pub const LOG_ENTRIES_KEPT: u64 = 1_000;
+/// Bytes of the newest log entries that are kept in memory.
+pub const LOG_CACHE_BYTES: usize = 16 * MIB;
+/// Bytes of log entries sent to another member in one message.
+pub const LOG_ENTRIES_SENT_BYTES: usize = 2 * MIB;
+/// Bytes of the first log segment; each further one is four times as large, up to [`LOG_SEGMENT_BYTES`].
+pub const LOG_SEGMENT_BYTES_FIRST: u64 = MIB as u64;
+/// Emptied log segments that wait to be used again.
+pub const LOG_SEGMENTS_SPARE: usize = 2;
+/// Bytes of one command.
+pub const COMMAND_BYTES_MAX: usize = 2 * MIB;
+/// Reads waiting for one confirmation of leadership; further ones are refused as overloaded.
+pub const READS_WAITING_MAX: usize = 8_192;
+/// With durability `async` the log is synced this often.
+pub const LOG_ASYNC_SYNC_EVERY: Duration = Duration::from_secs(1);
 
 // ---- filer ----
 
