@@ -1,0 +1,21 @@
+//! Compiles the .proto files without protoc: messages and traits by tonic, the bindings by `bindings`.
+
+use std::error::Error;
+use std::path::Path;
+
+const FILES: [&str; 4] = [
+    "haystore/v1/types.proto",
+    "haystore/v1/volume.proto",
+    "haystore/v1/filer.proto",
+    "haystore/v1/master.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    println!("cargo::rerun-if-changed=build.rs");
+    let include = Path::new("proto");
+    let files: Vec<_> = FILES.iter().map(|file| include.join(file)).collect();
+    let descriptors = protox::compile(&files, [include])?;
+    tonic_prost_build::configure().bytes(".").emit_rerun_if_changed(false).compile_fds(descriptors)?;
+    Ok(())
+}

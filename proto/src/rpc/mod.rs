@@ -1,0 +1,64 @@
+//! What every inner call crosses, whichever of the two bindings carries it.
+//!
+//! A direct call runs on the caller's task: dropping the caller drops the handler at its next await. So no handler
+//! may hold a half-done commit in its own future: what must happen as a whole belongs to an owner task of the service,
+//! and the handler only awaits its answer.
+
+mod context;
+mod status;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::Stream;
+use hay_common::ids::NodeId;
+use serde::{Deserialize, Serialize};
+use tonic::Status;
+
+use crate::v1::filer_server::Filer;
+use crate::v1::master_server::Master;
+use crate::v1::volume_server::Volume;
+use crate::v1::{HeartbeatCommand, ReadPart, VolumeMapReply};
+
+pub use context::{RequestContext, RequestId, request_id, with_request_id};
+pub use status::{to_failure, to_status};
+
+/// A stream of messages as handlers return it.
+pub type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// A volume server, by either binding.
+pub type DynVolume = Arc<dyn Volume<ReadStream = BoxStream<ReadPart>>>;
+/// The filer, by either binding.
+pub type DynFiler = Arc<dyn Filer>;
+/// The masters, by either binding.
+pub type DynMaster = Arc<
+    dyn Master<
+            HeartbeatStream = BoxStream<HeartbeatCommand>,
+            WatchVolumeMapStream = BoxStream<VolumeMapReply>,
+        >,
+>;
+
+/// What a part of the cluster may do depends on this .
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Role {
+    /// Holds the volume map.
+    Master,
+    /// Holds needles.
+    VolumeServer,
+    /// Holds metadata.
+    Filer,
+    /// Speaks HTTP, and acts for principals.
+    Gateway,
+    /// An operator's tool.
+    Admin,
+}
+
+/// Who calls. A request extension: it is put there by the client layer within a process or by the server layer after it has verified
+/// a credential, and cannot cross the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Peer {
+    /// In which role.
+    pub role: Role,
+    /// Which server.
+    pub node: NodeId,
+}
