@@ -157,10 +157,24 @@ pub const VOLUME_BYTES_MAX: u64 = 32 * GIB;
 pub const ZERO_AHEAD_BYTES: u64 = 64 * MIB as u64;
 /// Contents above this go to volumes of their own, which grow.
 pub const SMALL_CONTENT_BYTES_MAX: usize = 256 * KIB;
+/// Bytes of data of one needle: a chunk, and what a codec or a cipher adds to one.
+pub const NEEDLE_BYTES_MAX: usize = CHUNK_BYTES_MAX + 64 * KIB;
 /// Bytes of one group-committed append.
 pub const APPEND_BATCH_BYTES_MAX: usize = 16 * MIB;
 /// Appends waiting for one volume.
 pub const APPENDS_WAITING_MAX: usize = 1_024;
+/// Bytes of appends waiting for one volume.
+pub const APPENDS_WAITING_BYTES_MAX: usize = 64 * MIB;
+/// Bytes that one step of zeroing ahead dirties: a sync of an append at the same time waits for no more than these.
+pub const ZERO_STEP_BYTES: u64 = 2 * MIB as u64;
+/// Bytes that the append streams of one volume server hold at once; further ones wait.
+pub const APPEND_STREAMS_BYTES_MAX: usize = 64 * MIB;
+/// Bytes of whole needles that the read streams of one volume server hold at once; further ones read in parts.
+pub const READ_STREAMS_BYTES_MAX: usize = 64 * MIB;
+/// How often a volume of durability async is synced.
+pub const ASYNC_SYNC_EVERY: Duration = Duration::from_secs(1);
+/// Verified write leases that a volume server remembers.
+pub const LEASES_KEPT_MAX: usize = 1_024;
 /// Bytes of tail that are replayed at open before a checkpoint is written anew.
 pub const CHECKPOINT_EVERY_BYTES: u64 = 256 * MIB as u64;
 /// Active volumes of one class on one disk.
@@ -196,3 +210,20 @@ pub const VOLUMES_MAX: usize = 1 << 20;
 
 /// The number of open files that a server asks the kernel for.
 pub const OPEN_FILES_WANTED: u64 = 65_536;
+
+// ---- connections between processes ----
+
+/// Bytes that an inner message may have beyond its payload: ids, paths, texts.
+pub const RPC_ENVELOPE_BYTES: usize = 256 * KIB;
+/// A client waits this much longer than the server's own deadline before it gives a silent server up.
+pub const RPC_CLIENT_GRACE: Duration = Duration::from_secs(2);
+/// A connection between processes must be there within this time.
+pub const RPC_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A silent connection is asked this often whether it lives, and must answer as soon.
+pub const RPC_KEEPALIVE: Duration = Duration::from_secs(10);
+/// Bytes under way on one HTTP/2 stream before the receiver must have taken some.
+pub const RPC_STREAM_WINDOW_BYTES: u32 = 2 << 20;
+/// Bytes under way on one HTTP/2 connection.
+pub const RPC_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Verified tokens that a verifier remembers.
+pub const VERIFIED_TOKENS_MAX: usize = 1_024;
