@@ -227,3 +227,28 @@ pub const RPC_STREAM_WINDOW_BYTES: u32 = 2 << 20;
 pub const RPC_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Verified tokens that a verifier remembers.
 pub const VERIFIED_TOKENS_MAX: usize = 1_024;
+
+// ---- gateway buffers ----
+
+/// Of the chunk budget, the bytes that bodies take as they arrive, without a slot; the rest are slots.
+pub const CHUNK_OPEN_BYTES: usize = CHUNK_BUDGET_BYTES / 2;
+/// Bytes of bodies that have not outgrown [`SMALL_BODY_BYTES_MAX`] yet, over all requests.
+pub const SMALL_BODIES_BYTES: usize = 32 * MIB;
+/// When buffers run short, a body that nothing came from for this long may lose its buffer.
+pub const BODY_PRESSURE_IDLE: Duration = Duration::from_secs(3);
+/// When slots run short, a body that nothing came from for this long gives its slot back and keeps its bytes.
+pub const BODY_PARK_IDLE: Duration = Duration::from_millis(10);
+/// Bytes that all downloads prefetch together; beyond it each goes on with [`DOWNLOAD_PIECE_BYTES_MIN`].
+pub const DOWNLOAD_BUDGET_BYTES: usize = 64 * MIB;
+/// The first and smallest piece of a download.
+pub const DOWNLOAD_PIECE_BYTES_MIN: usize = 64 * KIB;
+/// A client that takes no byte of an answer for this long is cut off.
+pub const HTTP_WRITE_STALL: Duration = Duration::from_secs(300);
+/// Bytes of a refused body that are read and dropped, so that the client sees the answer.
+pub const DRAINED_BODY_BYTES_MAX: usize = 8 * MIB;
+/// How long a refused body is read for.
+pub const DRAINED_BODY_TIME: Duration = Duration::from_secs(2);
+/// HTTP/2 streams of one connection.
+pub const HTTP2_STREAMS_MAX: u32 = 64;
+/// Bytes of a body that an HTTP/2 client may send ahead on one stream.
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 64 * KIB as u32;

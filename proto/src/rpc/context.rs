@@ -86,7 +86,6 @@ impl RequestContext {
     }
 
     /// Counts one inner call of the running task's request.
-    #[allow(dead_code, reason = "the client layer's")]
     pub(crate) fn count_call() {
         let _ = CURRENT.try_with(|context| context.calls.fetch_add(1, Ordering::Relaxed));
     }

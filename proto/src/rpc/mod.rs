@@ -4,15 +4,27 @@
 //! may hold a half-done commit in its own future: what must happen as a whole belongs to an owner task of the service,
 //! and the handler only awaits its answer.
 
+mod bindings;
+mod cluster_key;
 mod context;
+pub mod credential;
+mod guard;
+mod in_process;
+mod layer;
+pub mod lease;
+mod meters;
+pub mod permissions;
+mod sign;
 mod status;
+pub mod transport;
+mod verified;
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::Stream;
 use hay_common::ids::NodeId;
-use serde::{Deserialize, Serialize};
+
 use tonic::Status;
 
 use crate::v1::filer_server::Filer;
@@ -20,8 +32,16 @@ use crate::v1::master_server::Master;
 use crate::v1::volume_server::Volume;
 use crate::v1::{HeartbeatCommand, ReadPart, VolumeMapReply};
 
+pub use bindings::{
+    RemoteFiler, RemoteMaster, RemoteVolume, Rpc, direct_filer, direct_master, direct_volume, remote_filer,
+    remote_master, remote_volume, serve_filer, serve_master, serve_volume,
+};
 pub use context::{RequestContext, RequestId, request_id, with_request_id};
-pub use status::{to_failure, to_status};
+pub use guard::Guard;
+pub use in_process::in_process;
+pub use layer::{Layer, Layered, MESSAGE_BYTES_MAX, Payload, Watch};
+pub use sign::{Credentials, Sign, set_timeout};
+pub use status::{CODE_KEY, to_failure, to_status};
 
 /// A stream of messages as handlers return it.
 pub type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -39,7 +59,7 @@ pub type DynMaster = Arc<
 >;
 
 /// What a part of the cluster may do depends on this .
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
     /// Holds the volume map.
     Master,

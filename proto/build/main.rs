@@ -1,7 +1,9 @@
-//! Compiles the .proto files without protoc: messages and traits by tonic, the bindings by `bindings`.
+//! Compiles the .proto files without protoc: messages and traits by tonic, the two bindings by `bindings`.
+
+mod bindings;
 
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const FILES: [&str; 4] = [
     "haystore/v1/types.proto",
@@ -12,10 +14,12 @@ const FILES: [&str; 4] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
-    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build");
     let include = Path::new("proto");
     let files: Vec<_> = FILES.iter().map(|file| include.join(file)).collect();
     let descriptors = protox::compile(&files, [include])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("bindings.rs"), bindings::generate(&descriptors))?;
     tonic_prost_build::configure().bytes(".").emit_rerun_if_changed(false).compile_fds(descriptors)?;
     Ok(())
 }
