@@ -252,3 +252,22 @@ pub const DRAINED_BODY_TIME: Duration = Duration::from_secs(2);
 pub const HTTP2_STREAMS_MAX: u32 = 64;
 /// Bytes of a body that an HTTP/2 client may send ahead on one stream.
 pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 64 * KIB as u32;
+
+// ---- filer, its queries and background ----
+
+/// Rows forgotten by one expire command.
+pub const EXPIRE_BATCH_MAX: usize = 1_024;
+/// Bytes of entries in one page of a listing, whatever its limit: a page fits an inner message.
+pub const LIST_PAGE_BYTES_MAX: usize = 2 * MIB;
+/// Pages of listings above this many entries are made on the blocking pool.
+pub const LIST_PAGE_INLINE_MAX: usize = 100;
+/// Tenants in one status report.
+pub const TENANTS_REPORTED_MAX: usize = 1_000;
+/// Threads that do blocking reads of the metadata.
+pub const METADATA_READS_MAX: usize = 16;
+/// Bytes of RocksDB's memtables: so many of this size at most.
+pub const MEMTABLE_BYTES: usize = 10 * MIB;
+/// Memtables, the one that is being written included.
+pub const MEMTABLES_MAX: i32 = 3;
+/// Rows that the metadata's writer keeps in its own memory.
+pub const HOT_ROWS_MAX: usize = 16 * 1_024;
