@@ -1,0 +1,7 @@
+//! What the filer keeps: keys, values, and nothing of how they come about.
+
+pub mod keys;
+pub mod values;
+
+#[cfg(test)]
+mod tests;
