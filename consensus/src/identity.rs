@@ -1,0 +1,62 @@
+//! Whose directory it is.
+
+use std::io;
+use std::path::Path;
+
+use hay_common::disk::Disk;
+use hay_common::ids::{ClusterId, MemberId};
+use serde::{Deserialize, Serialize};
+
+use crate::config::GroupConfig;
+use crate::envelope::Kind;
+use crate::error::StartError;
+
+const KIND: Kind = Kind { magic: *b"hayGroup", version: 1 };
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Identity {
+    cluster: ClusterId,
+    group: String,
+    member: MemberId,
+}
+
+impl Identity {
+    fn describe(&self) -> String {
+        format!("member {} of group {} of cluster {}", self.member, self.group, self.cluster)
+    }
+}
+
+/// Marks a new directory as this member's, and refuses another's.
+pub(crate) fn check(disk: &dyn Disk, config: &GroupConfig) -> Result<(), StartError> {
+    let path = config.dir.join("identity");
+    let wanted = Identity { cluster: config.cluster, group: config.name.clone(), member: config.member };
+    match KIND.read::<Identity>(disk, &path)? {
+        Some(found) if found == wanted => Ok(()),
+        Some(found) => Err(StartError::Foreign { path, found: found.describe(), wanted: wanted.describe() }),
+        None => {
+            refuse_foreign_files(disk, &config.dir)?;
+            KIND.publish(disk, &path, &wanted).map_err(|source| StartError::Io {
+                what: "can't write",
+                path,
+                source,
+            })
+        }
+    }
+}
+
+/// A directory without an identity must be empty: a log whose identity file was lost is no new member.
+fn refuse_foreign_files(disk: &dyn Disk, dir: &Path) -> Result<(), StartError> {
+    let names = disk.read_dir(dir).map_err(|source: io::Error| StartError::Io {
+        what: "can't list",
+        path: dir.to_owned(),
+        source,
+    })?;
+    let ours = |name: &Path| name == Path::new("lock") || name == Path::new("identity.new");
+    match names.iter().find(|name| !ours(name)) {
+        None => Ok(()),
+        Some(name) => Err(StartError::Corrupt {
+            path: dir.to_owned(),
+            what: format!("it holds {} but no identity file", name.display()),
+        }),
+    }
+}

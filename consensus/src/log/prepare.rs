@@ -1,0 +1,116 @@
+//! Makes the next segment ready while the current one fills, so that no append waits for zeros.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use hay_common::disk::{OpenMode, SharedDisk};
+use hay_common::ids::ClusterId;
+
+use super::segment::{self, FIRST_RECORD, Segment};
+
+/// What a segment is made of.
+pub(crate) struct Order {
+    pub(crate) generation: u64,
+    /// Bytes to be written ahead.
+    pub(crate) bytes: u64,
+    /// An emptied segment that may be used.
+    pub(crate) spare: Option<PathBuf>,
+}
+
+/// Writes a segment ahead under its final name, durably: it appears whole or not at all.
+pub(crate) fn prepare(
+    disk: &SharedDisk,
+    dir: &Path,
+    cluster: ClusterId,
+    order: &Order,
+) -> io::Result<Segment> {
+    let path = dir.join(segment::live_name(order.generation));
+    let (from, file) = match &order.spare {
+        Some(spare) => (spare.clone(), disk.open(spare, OpenMode::ReadWrite)?),
+        None => {
+            let new = path.with_extension("new");
+            if disk.file_len(&new)?.is_some() {
+                disk.remove_file(&new)?;
+            }
+            (new.clone(), disk.open(&new, OpenMode::CreateNew)?)
+        }
+    };
+    segment::write_header(file.as_ref(), cluster, order.generation)?;
+    let written = file.len()?.max(FIRST_RECORD);
+    let capacity = order.bytes.max(written);
+    // Syncs the header too.
+    file.zero_ahead(written, capacity)?;
+    disk.rename(&from, &path)?;
+    disk.sync_dir(dir)?;
+    Ok(Segment { generation: order.generation, file, path, capacity })
+}
+
+enum Task {
+    Prepare(Order),
+    Remove(PathBuf),
+}
+
+/// The thread that prepares segments and removes surplus ones.
+pub(crate) struct Preparer {
+    tasks: Option<mpsc::Sender<Task>>,
+    ready: mpsc::Receiver<io::Result<Segment>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Preparer {
+    pub(crate) fn start(name: &str, disk: SharedDisk, dir: PathBuf, cluster: ClusterId) -> io::Result<Self> {
+        let (tasks, orders) = mpsc::channel();
+        let (done, ready) = mpsc::channel();
+        let thread = std::thread::Builder::new().name(format!("{name}-log-prep")).spawn(move || {
+            while let Ok(task) = orders.recv() {
+                match task {
+                    Task::Prepare(order) => {
+                        if done.send(prepare(&disk, &dir, cluster, &order)).is_err() {
+                            return;
+                        }
+                    }
+                    Task::Remove(path) => {
+                        if let Err(error) = disk.remove_file(&path) {
+                            tracing::warn!(path = %path.display(), %error, "a surplus log segment could not be removed");
+                        }
+                    }
+                }
+            }
+        })?;
+        Ok(Self { tasks: Some(tasks), ready, thread: Some(thread) })
+    }
+
+    /// Orders the next segment. One order at a time.
+    pub(crate) fn order(&self, order: Order) {
+        self.send(Task::Prepare(order));
+    }
+
+    pub(crate) fn remove(&self, path: PathBuf) {
+        self.send(Task::Remove(path));
+    }
+
+    fn send(&self, task: Task) {
+        if let Some(tasks) = &self.tasks {
+            // A thread that died shows where the segment is waited for.
+            let _ = tasks.send(task);
+        }
+    }
+
+    /// Waits for the segment that was ordered.
+    pub(crate) fn take(&self) -> io::Result<Segment> {
+        self.ready.recv().map_err(|_| io::Error::other("the thread that prepares log segments has died"))?
+    }
+}
+
+impl Drop for Preparer {
+    fn drop(&mut self) {
+        self.tasks = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that prepares log segments panicked");
+        }
+    }
+}

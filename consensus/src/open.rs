@@ -1,0 +1,105 @@
+//! Opening a member's directory: identity, snapshots, log and state must fit together before anything runs.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use hay_common::disk::{DirLock, SharedDisk};
+use hay_common::model::Durability;
+
+use crate::apply::{Applied, Applier, catch_up};
+use crate::config::GroupConfig;
+use crate::error::StartError;
+use crate::identity;
+use crate::log::{self, LogConfig, LogHandle};
+use crate::machine::{StateError, StateMachine};
+use crate::snapshot::Snapshots;
+
+/// A member's parts, ready to run.
+pub(crate) struct Opened {
+    pub(crate) lock: Box<dyn DirLock>,
+    pub(crate) log: LogHandle,
+    pub(crate) applier: Applier,
+    /// Whether the member has never belonged to a group.
+    pub(crate) empty: bool,
+}
+
+/// Opens or makes everything in `config.dir`. Blocks.
+pub(crate) fn open(
+    config: &GroupConfig,
+    mut machine: Box<dyn StateMachine>,
+    disk: SharedDisk,
+) -> Result<Opened, StartError> {
+    let dir = config.dir.as_path();
+    let io_at = |what: &'static str, path: &Path| {
+        let path = path.to_owned();
+        move |source: io::Error| StartError::Io { what, path, source }
+    };
+    disk.create_dir_all(dir).map_err(io_at("can't create", dir))?;
+    let lock =
+        disk.lock(&dir.join("lock")).map_err(io_at("another process uses, or this one can't lock,", dir))?;
+    identity::check(disk.as_ref(), config)?;
+
+    let snapshots = Arc::new(Snapshots::open(dir.join("snapshots"), disk.clone())?);
+    let state_failed = |source: StateError| StartError::State { group: config.name.clone(), source };
+    let applied = catch_up(machine.as_mut(), &snapshots).map_err(state_failed)?;
+
+    let log_config = LogConfig {
+        dir: dir.join("log"),
+        cluster: config.cluster,
+        name: config.name.clone(),
+        segment_bytes: config.segment_bytes,
+        durability: config.durability,
+    };
+    let log = log::open(log_config, disk)?;
+    let parts = check_together(config, &log, &applied, &snapshots)
+        .and_then(|empty| Ok((empty, start_applier(config, machine, applied, snapshots)?)));
+    match parts {
+        Ok((empty, applier)) => Ok(Opened { lock, log, applier, empty }),
+        Err(error) => {
+            log.stop();
+            Err(error)
+        }
+    }
+}
+
+fn start_applier(
+    config: &GroupConfig,
+    machine: Box<dyn StateMachine>,
+    applied: Applied,
+    snapshots: Arc<Snapshots>,
+) -> Result<Applier, StartError> {
+    Applier::start(&config.name, machine, applied, snapshots).map_err(|source| StartError::Io {
+        what: "can't start a thread for",
+        path: config.dir.clone(),
+        source,
+    })
+}
+
+/// Whether the member is new; an error where log and state can't belong together.
+fn check_together(
+    config: &GroupConfig,
+    log: &LogHandle,
+    applied: &Applied,
+    snapshots: &Snapshots,
+) -> Result<bool, StartError> {
+    let corrupt = |what: String| StartError::Corrupt { path: config.dir.clone(), what };
+    let (purged, last) = {
+        let index = log.shared.index.lock();
+        (index.purged, index.last())
+    };
+    if purged > applied.last {
+        let entry = purged.map_or(0, |id| id.index);
+        return Err(corrupt(format!(
+            "the log begins after entry {entry}, but the state does not hold what came before"
+        )));
+    }
+    let snapshot = snapshots.current().and_then(|snapshot| snapshot.meta.last_log_id);
+    // With `async` a power loss may take more of the log than of the state. With `sync` it can't.
+    if applied.last > last && applied.last > snapshot && config.durability == Durability::Sync {
+        let (state, log) = (applied.last.map_or(0, |id| id.index), last.map_or(0, |id| id.index));
+        return Err(corrupt(format!("the state holds entry {state}, but the log ends at {log}")));
+    }
+    let voted = log.shared.vote.lock().is_some();
+    Ok(last.is_none() && !voted && applied.last.is_none() && snapshot.is_none())
+}

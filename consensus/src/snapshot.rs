@@ -1,0 +1,207 @@
+//! Snapshots on disk: each a directory with a description and the state machine's own copy.
+//!
+//! ```text
+//! snapshots/snap-INDEX-TERM-N/meta     what it holds (checksummed)
+//!                            /state/   the state machine's files
+//!          /building/                  one that is being made; removed at the next start
+//!          /incoming/                  one that is being received
+//! ```
+//! These are real files: storage engines below a state machine write and read them on their own, so [`std::fs`] is
+//! used rather than the [`Disk`] trait, except for the checksummed description.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hay_common::disk::SharedDisk;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::envelope::Kind;
+use crate::error::StartError;
+use crate::types::SnapshotMeta;
+
+const KIND: Kind = Kind { magic: *b"haySnapD", version: 1 };
+
+#[derive(Serialize, Deserialize)]
+struct Description {
+    meta: SnapshotMeta,
+}
+
+/// A published snapshot. Its directory goes when a newer one has taken its place and nobody reads it any more.
+#[derive(Debug)]
+pub(crate) struct Published {
+    pub(crate) meta: SnapshotMeta,
+    path: PathBuf,
+    superseded: AtomicBool,
+}
+
+impl Published {
+    /// Where the state machine's copy is.
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.path.join("state")
+    }
+}
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        if self.superseded.load(Ordering::Acquire)
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "an old snapshot could not be removed");
+        }
+    }
+}
+
+/// A snapshot's state as openraft hands it around.
+#[derive(Debug, Clone)]
+pub(crate) enum SnapshotDir {
+    /// One of this member's own.
+    Published(Arc<Published>),
+    /// Being received: the state machine's files go here.
+    Incoming(PathBuf),
+}
+
+impl SnapshotDir {
+    fn state_dir(&self) -> PathBuf {
+        match self {
+            Self::Published(published) => published.state_dir(),
+            Self::Incoming(path) => path.clone(),
+        }
+    }
+}
+
+/// The snapshots of one group. Only the newest is kept.
+pub(crate) struct Snapshots {
+    dir: PathBuf,
+    disk: SharedDisk,
+    current: Mutex<Option<Arc<Published>>>,
+}
+
+impl Snapshots {
+    /// Finds the newest snapshot and removes what crashes left.
+    pub(crate) fn open(dir: PathBuf, disk: SharedDisk) -> Result<Self, StartError> {
+        let io = |source| StartError::Io { what: "can't open the snapshots in", path: dir.clone(), source };
+        disk.create_dir_all(&dir).map_err(io)?;
+        let mut newest: Option<Published> = None;
+        for name in disk.read_dir(&dir).map_err(io)? {
+            let path = dir.join(&name);
+            if !name.to_string_lossy().starts_with("snap-") {
+                remove(&path).map_err(io)?;
+                continue;
+            }
+            let meta_path = path.join("meta");
+            let description: Option<Description> = KIND.read(disk.as_ref(), &meta_path)?;
+            let Some(Description { meta }) = description else {
+                return Err(StartError::Corrupt {
+                    path: meta_path,
+                    what: "a snapshot has no description".to_owned(),
+                });
+            };
+            let found = Published { meta, path, superseded: AtomicBool::new(false) };
+            let (keep, old) = match newest.take() {
+                Some(other) if other.meta.last_log_id > found.meta.last_log_id => (other, Some(found)),
+                other => (found, other),
+            };
+            if let Some(old) = old {
+                old.superseded.store(true, Ordering::Release);
+            }
+            newest = Some(keep);
+        }
+        Ok(Self { dir, disk, current: Mutex::new(newest.map(Arc::new)) })
+    }
+
+    /// The newest one.
+    pub(crate) fn current(&self) -> Option<Arc<Published>> {
+        self.current.lock().clone()
+    }
+
+    /// An empty directory to receive a snapshot into.
+    pub(crate) fn incoming(&self) -> io::Result<SnapshotDir> {
+        let path = self.dir.join("incoming");
+        remove(&path)?;
+        self.disk.create_dir_all(&path)?;
+        Ok(SnapshotDir::Incoming(path))
+    }
+
+    /// Publishes a snapshot that `fill` writes into an empty directory, durably, in place of the one before.
+    pub(crate) fn publish<E>(
+        &self,
+        meta: &SnapshotMeta,
+        fill: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<Arc<Published>, PublishError<E>> {
+        let building = self.dir.join("building");
+        let state = building.join("state");
+        remove(&building)?;
+        self.disk.create_dir_all(&state)?;
+        fill(&state).map_err(PublishError::Fill)?;
+        KIND.publish(self.disk.as_ref(), &building.join("meta"), &Description { meta: meta.clone() })?;
+        self.disk.sync_dir(&building)?;
+        let path = self.free_name(meta)?;
+        self.disk.rename(&building, &path)?;
+        self.disk.sync_dir(&self.dir)?;
+        let published = Arc::new(Published { meta: meta.clone(), path, superseded: AtomicBool::new(false) });
+        let before = self.current.lock().replace(published.clone());
+        if let Some(before) = before {
+            before.superseded.store(true, Ordering::Release);
+        }
+        Ok(published)
+    }
+
+    /// Publishes a copy of a received snapshot: the sender may still read its own.
+    pub(crate) fn adopt(
+        &self,
+        meta: &SnapshotMeta,
+        from: &SnapshotDir,
+    ) -> Result<Arc<Published>, PublishError<io::Error>> {
+        self.publish(meta, |state| copy_dir(&from.state_dir(), state))
+    }
+
+    /// Two snapshots of one position may differ in bytes, and the older may still be read.
+    fn free_name(&self, meta: &SnapshotMeta) -> io::Result<PathBuf> {
+        let (index, term) = meta.last_log_id.map_or((0, 0), |id| (id.index, id.leader_id.term));
+        let mut number = 0u64;
+        loop {
+            let path = self.dir.join(format!("snap-{index:020}-{term}-{number}"));
+            if self.disk.file_len(&path)?.is_none() {
+                return Ok(path);
+            }
+            number += 1;
+        }
+    }
+}
+
+/// Why a snapshot was not published.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PublishError<E> {
+    #[error("the disk failed while a snapshot was written")]
+    Io(#[from] io::Error),
+    #[error("the state could not be copied")]
+    Fill(#[source] E),
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Copies a directory, durably.
+fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            fs::create_dir(&target)?;
+            copy_dir(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), &target)?;
+            fs::File::open(&target)?.sync_all()?;
+        }
+    }
+    fs::File::open(to)?.sync_all()
+}
