@@ -1,1 +1,12 @@
-//! Clients of the inner services: lease and location caches, both bindings
+//! Clients of the inner services, the same over both bindings: domain types in, domain types out.
+
+pub mod filer;
+mod grpc;
+pub mod master;
+mod peers;
+pub mod volume;
+
+pub use filer::FilerClient;
+pub use master::MasterClient;
+pub use peers::Peers;
+pub use volume::VolumeClient;

@@ -173,8 +173,6 @@ pub const APPEND_STREAMS_BYTES_MAX: usize = 64 * MIB;
 pub const READ_STREAMS_BYTES_MAX: usize = 64 * MIB;
 /// How often a volume of durability async is synced.
 pub const ASYNC_SYNC_EVERY: Duration = Duration::from_secs(1);
-/// Verified write leases that a volume server remembers.
-pub const LEASES_KEPT_MAX: usize = 1_024;
 /// Bytes of tail that are replayed at open before a checkpoint is written anew.
 pub const CHECKPOINT_EVERY_BYTES: u64 = 256 * MIB as u64;
 /// Active volumes of one class on one disk.
@@ -271,3 +269,22 @@ pub const MEMTABLE_BYTES: usize = 10 * MIB;
 pub const MEMTABLES_MAX: i32 = 3;
 /// Rows that the metadata's writer keeps in its own memory.
 pub const HOT_ROWS_MAX: usize = 16 * 1_024;
+
+// ---- clients of the inner services ----
+
+/// Volume servers that one client knows.
+pub const PEERS_MAX: usize = 4_096;
+/// Appends up to this many bytes go as one message, larger ones as a stream.
+pub const APPEND_UNARY_BYTES_MAX: usize = MIB;
+/// Volumes whose places a client remembers; beyond it starts anew.
+pub const LOCATIONS_CACHED_MAX: usize = 65_536;
+/// Volumes whose places are fetched by one call.
+pub const LOCATIONS_PER_FETCH: u32 = 256;
+/// A volume that could not be written to is not asked for again for this long.
+pub const VOLUME_AVOIDED: Duration = Duration::from_secs(30);
+/// Volumes that are avoided at once.
+pub const VOLUMES_AVOIDED_MAX: usize = 64;
+/// A writer waits this long for a first lease.
+pub const LEASE_WAIT: Duration = Duration::from_secs(5);
+/// Ingest sessions that one client works with at a time.
+pub const SESSIONS_PER_CLIENT: usize = 4;

@@ -1,0 +1,122 @@
+//! Calls of the masters, and the conversions of their messages.
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use hay_common::error::Failure;
+use hay_common::ids::{ClusterId, Epoch, MemberId, NodeId, VolumeId};
+use hay_proto::convert::{ConvertError, WireId, size_class, volume_state};
+use hay_proto::rpc::{DynMaster, to_failure};
+use hay_proto::v1;
+use tonic::Request;
+
+use crate::master::types::{
+    ClusterStatus, MasterMember, NodeStatus, VolumeInfo, VolumeMember, VolumePage, WriteLease,
+};
+
+pub(crate) async fn lease_write(master: &DynMaster, avoid: Vec<VolumeId>) -> Result<WriteLease, Failure> {
+    let request = v1::LeaseWriteRequest { avoid: avoid.into_iter().map(|volume| volume.0).collect() };
+    let lease =
+        master.lease_write(Request::new(request)).await.map_err(|status| to_failure(&status))?.into_inner();
+    let volumes = lease.volumes.into_iter().map(TryInto::try_into).collect::<Result<_, ConvertError>>()?;
+    Ok(WriteLease { volumes, token: lease.token, ttl_ms: lease.ttl_ms })
+}
+
+pub(crate) async fn volume_map(
+    master: &DynMaster,
+    volumes: Vec<VolumeId>,
+    after: VolumeId,
+    limit: u32,
+) -> Result<VolumePage, Failure> {
+    let request =
+        v1::VolumeMapRequest { volumes: volumes.into_iter().map(|id| id.0).collect(), after: after.0, limit };
+    let reply = master.volume_map(Request::new(request)).await.map_err(|status| to_failure(&status))?;
+    Ok(page(reply.into_inner())?)
+}
+
+/// Changes of the map until the stream ends or fails.
+pub(crate) async fn watch(
+    master: &DynMaster,
+    after_version: u64,
+) -> Result<BoxStream<'static, Result<VolumePage, Failure>>, Failure> {
+    let request = v1::WatchVolumeMapRequest { after_version };
+    let reply = master.watch_volume_map(Request::new(request)).await.map_err(|status| to_failure(&status))?;
+    let changes = reply.into_inner().map(|change| match change {
+        Ok(change) => page(change).map_err(Failure::from),
+        Err(status) => Err(to_failure(&status)),
+    });
+    Ok(changes.boxed())
+}
+
+pub(crate) async fn cluster_status(master: &DynMaster) -> Result<ClusterStatus, Failure> {
+    let reply = master
+        .cluster_status(Request::new(v1::ClusterStatusRequest {}))
+        .await
+        .map_err(|status| to_failure(&status))?;
+    Ok(status(reply.into_inner())?)
+}
+
+fn page(reply: v1::VolumeMapReply) -> Result<VolumePage, ConvertError> {
+    let volumes = reply.volumes.into_iter().map(volume).collect::<Result<_, _>>()?;
+    Ok(VolumePage { volumes, more: reply.more, version: reply.version })
+}
+
+fn volume(record: v1::VolumeRecord) -> Result<VolumeInfo, ConvertError> {
+    Ok(VolumeInfo {
+        id: VolumeId(record.id),
+        epoch: Epoch(record.epoch),
+        class: size_class("volume_record.class", record.class)?,
+        state: volume_state("volume_record.state", record.state)?,
+        members: record.members.into_iter().map(member).collect::<Result<_, _>>()?,
+        size_bytes: record.size_bytes,
+        needles: record.needles,
+        garbage_bytes: record.garbage_bytes,
+        collection: record.collection,
+        tier: record.tier,
+        read_only_reason: (!record.read_only_reason.is_empty()).then_some(record.read_only_reason),
+    })
+}
+
+fn member(member: v1::VolumeMember) -> Result<VolumeMember, ConvertError> {
+    Ok(VolumeMember {
+        node: NodeId::from_wire("volume_member.node", &member.node)?,
+        address: member.address,
+        filling: member.filling,
+        alive: member.alive,
+    })
+}
+
+fn status(status: v1::ClusterStatusReply) -> Result<ClusterStatus, ConvertError> {
+    let masters = status.masters.into_iter().map(|member| MasterMember {
+        id: MemberId(member.id),
+        address: member.address,
+        leader: member.leader,
+        voter: member.voter,
+    });
+    Ok(ClusterStatus {
+        cluster: ClusterId::from_wire("cluster_status.cluster", &status.cluster)?,
+        masters: masters.collect(),
+        nodes: status.nodes.into_iter().map(node).collect::<Result<_, _>>()?,
+        volumes_writable: status.volumes_writable,
+        volumes_sealed: status.volumes_sealed,
+        volumes_creating: status.volumes_creating,
+        raft_term: status.raft_term,
+        raft_applied: status.raft_applied,
+        durability: status.durability,
+        not_ready: (!status.ready).then_some(status.not_ready_reason),
+    })
+}
+
+fn node(node: v1::NodeStatus) -> Result<NodeStatus, ConvertError> {
+    Ok(NodeStatus {
+        node: NodeId::from_wire("node_status.node", &node.node)?,
+        address: node.address,
+        rack: node.rack,
+        zone: node.zone,
+        tier: node.tier,
+        alive: node.alive,
+        last_heard_ms_ago: node.last_heard_ms_ago,
+        free_bytes: node.free_bytes,
+        total_bytes: node.total_bytes,
+        volumes: node.volumes,
+    })
+}

@@ -1,0 +1,205 @@
+//! The write lease in use: which volumes new needles go to.
+//!
+//! Writers only read it. A task of its own has it renewed, so that no master call stands on the write path; without a
+//! master the old lease goes on: its volumes refuse a stale epoch themselves.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hay_common::clock::SharedClock;
+use hay_common::error::{ErrorCode, Failure};
+use hay_common::ids::VolumeId;
+use hay_common::limits::{LEASE_WAIT, VOLUME_AVOIDED, VOLUMES_AVOIDED_MAX};
+use hay_common::model::{LeasedVolume, SizeClass};
+use hay_common::random::SharedRandom;
+use hay_common::retry::RetryPolicy;
+use hay_proto::rpc::DynMaster;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use super::locations::Locations;
+use super::types::{Writable, WriteLease};
+use crate::grpc::master as grpc;
+
+/// Between tries for a lease while there is none that is good for everything. The last pause is kept up for ever.
+const RETRY: RetryPolicy = RetryPolicy {
+    attempts_max: u32::MAX,
+    pause_first: Duration::from_millis(50),
+    pause_max: Duration::from_secs(2),
+};
+
+/// The lease in use, and what is avoided.
+pub(crate) struct Leases {
+    clock: SharedClock,
+    current: ArcSwap<Current>,
+    turn: AtomicUsize,
+    /// Volumes that could not be written to, and until when.
+    avoided: Mutex<Vec<(VolumeId, Duration)>>,
+    /// Asks the renewing task to come early.
+    wanted: Notify,
+    /// How many answers the masters have given, good or bad, and the last failure.
+    answers: watch::Sender<(u64, Option<Failure>)>,
+}
+
+#[derive(Default)]
+struct Current {
+    small: Vec<Writable>,
+    large: Vec<Writable>,
+}
+
+impl Current {
+    fn of(&self, class: SizeClass) -> &[Writable] {
+        match class {
+            SizeClass::Small => &self.small,
+            SizeClass::Large => &self.large,
+        }
+    }
+
+    fn of_lease(lease: WriteLease, avoided: &[VolumeId]) -> Self {
+        let WriteLease { volumes, token, .. } = lease;
+        let usable = volumes.into_iter().filter(|volume: &LeasedVolume| !avoided.contains(&volume.volume));
+        let writables = usable.map(|volume| Writable { volume: Arc::new(volume), token: token.clone() });
+        let (small, large) = writables.partition(|w: &Writable| w.volume.class == SizeClass::Small);
+        Self { small, large }
+    }
+
+    fn without(&self, volume: VolumeId) -> Self {
+        let rest = |list: &[Writable]| list.iter().filter(|w| w.volume.volume != volume).cloned().collect();
+        Self { small: rest(&self.small), large: rest(&self.large) }
+    }
+
+    fn is_whole(&self) -> bool {
+        !self.small.is_empty() && !self.large.is_empty()
+    }
+}
+
+impl Leases {
+    pub(crate) fn new(clock: SharedClock) -> Self {
+        Self {
+            clock,
+            current: ArcSwap::default(),
+            turn: AtomicUsize::new(0),
+            avoided: Mutex::default(),
+            wanted: Notify::new(),
+            answers: watch::Sender::new((0, None)),
+        }
+    }
+
+    /// A volume for a content of `class`; waits only while there is none.
+    pub(crate) async fn writable(&self, class: SizeClass) -> Result<Writable, Failure> {
+        if let Some(writable) = self.pick(class) {
+            return Ok(writable);
+        }
+        let mut answers = self.answers.subscribe();
+        let waited = tokio::time::timeout(LEASE_WAIT, async {
+            loop {
+                self.wanted.notify_one();
+                if let Some(writable) = self.pick(class) {
+                    return writable;
+                }
+                // The sender lives as long as self.
+                let _ = answers.changed().await;
+            }
+        });
+        match waited.await {
+            Ok(writable) => Ok(writable),
+            Err(_) => Err(self.answers.borrow().1.clone().unwrap_or_else(|| no_volume(class))),
+        }
+    }
+
+    fn pick(&self, class: SizeClass) -> Option<Writable> {
+        let current = self.current.load();
+        let volumes = current.of(class);
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        volumes.get(turn % volumes.len().max(1)).cloned()
+    }
+
+    /// Takes `volume` out of the lease for a while.
+    pub(crate) fn avoid(&self, volume: VolumeId) {
+        let until = self.clock.monotonic() + VOLUME_AVOIDED;
+        {
+            let mut avoided = self.avoided.lock();
+            avoided.retain(|(known, _)| *known != volume);
+            if avoided.len() >= VOLUMES_AVOIDED_MAX {
+                avoided.remove(0);
+            }
+            avoided.push((volume, until));
+        }
+        self.current.rcu(|current| current.without(volume));
+        self.wanted.notify_one();
+    }
+
+    fn avoided(&self) -> Vec<VolumeId> {
+        let now = self.clock.monotonic();
+        let mut avoided = self.avoided.lock();
+        avoided.retain(|(_, until)| now < *until);
+        avoided.iter().map(|(volume, _)| *volume).collect()
+    }
+
+    /// Why nothing can be written now.
+    pub(crate) fn ready(&self) -> Result<(), String> {
+        if self.current.load().is_whole() {
+            return Ok(());
+        }
+        let last = self.answers.borrow().1.as_ref().map(|failure| failure.message.clone());
+        Err(last.unwrap_or_else(|| "no write lease for both classes of volumes yet".to_owned()))
+    }
+
+    /// Renews the lease for ever: at half its time, at once where it is wanted, again and again where it fails.
+    pub(crate) async fn keep(&self, master: DynMaster, locations: Arc<Locations>, random: SharedRandom) {
+        let mut attempt = 0;
+        loop {
+            let pause = match self.renew(&master, &locations).await {
+                Some(half_life) => {
+                    attempt = 0;
+                    half_life
+                }
+                None => {
+                    attempt += 1;
+                    RETRY.pause(attempt, random.as_ref()).unwrap_or(RETRY.pause_max)
+                }
+            };
+            if attempt > 0 {
+                // Who wants one is told by the next answer; asking faster helps nobody.
+                tokio::time::sleep(pause).await;
+            } else {
+                let _ = tokio::time::timeout(pause, self.wanted.notified()).await;
+            }
+        }
+    }
+
+    /// Half of the new lease's life, or `None` where it must be tried again soon.
+    async fn renew(&self, master: &DynMaster, locations: &Locations) -> Option<Duration> {
+        let avoided = self.avoided();
+        let answer = grpc::lease_write(master, avoided).await;
+        let (failure, half_life) = match answer {
+            Ok(lease) => {
+                let half_life = Duration::from_millis(lease.ttl_ms / 2);
+                lease.volumes.iter().for_each(|volume| locations.learn_leased(volume));
+                // What was avoided while the call was under way is not brought back by its answer.
+                let current = Current::of_lease(lease, &self.avoided());
+                let whole = current.is_whole();
+                self.current.store(Arc::new(current));
+                (None, whole.then_some(half_life))
+            }
+            Err(failure) => {
+                tracing::warn!(code = failure.code.as_str(), message = failure.message, "no new write lease");
+                (Some(failure), None)
+            }
+        };
+        self.answers.send_modify(|(count, last)| {
+            *count += 1;
+            *last = failure;
+        });
+        half_life
+    }
+}
+
+fn no_volume(class: SizeClass) -> Failure {
+    Failure::new(
+        ErrorCode::Unavailable,
+        format!("there is no writable volume for {class:?} contents; try again later"),
+    )
+}

@@ -1,0 +1,152 @@
+//! What the masters answer, in domain types.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hay_common::ids::{ClusterId, Epoch, MemberId, NodeId, VolumeId};
+use hay_common::model::{LeasedVolume, SizeClass, VolumeState};
+
+/// A volume to append to, and the token that allows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Writable {
+    /// The volume.
+    pub volume: Arc<LeasedVolume>,
+    /// The write lease's token, to be sent with the append.
+    pub token: Bytes,
+}
+
+/// A write lease as it was granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriteLease {
+    /// Volumes of both classes.
+    pub volumes: Vec<LeasedVolume>,
+    /// Signed over volumes and epochs.
+    pub token: Bytes,
+    /// How long until another should be had, in ms.
+    pub ttl_ms: u64,
+}
+
+/// One replica of a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeMember {
+    /// The server.
+    pub node: NodeId,
+    /// Where it answers.
+    pub address: String,
+    /// It is being filled: counts for nothing yet.
+    pub filling: bool,
+    /// It was heard of lately.
+    pub alive: bool,
+}
+
+/// One volume in the masters' map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeInfo {
+    /// Which.
+    pub id: VolumeId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// What it is for.
+    pub class: SizeClass,
+    /// Whether it takes appends.
+    pub state: VolumeState,
+    /// Its replicas, the primary first.
+    pub members: Vec<VolumeMember>,
+    /// Bytes in use, as last reported.
+    pub size_bytes: u64,
+    /// Needles, as last reported.
+    pub needles: u64,
+    /// Bytes that nothing refers to, as last reported.
+    pub garbage_bytes: u64,
+    /// Its collection.
+    pub collection: String,
+    /// Its tier.
+    pub tier: String,
+    /// Why a server holds it read-only.
+    pub read_only_reason: Option<String>,
+}
+
+impl VolumeInfo {
+    /// Where it can be read, the likeliest first.
+    pub fn addresses(&self) -> Arc<[String]> {
+        let whole = || self.members.iter().filter(|member| !member.filling);
+        let alive = whole().filter(|member| member.alive);
+        // A server that the masters have not heard of may answer all the same.
+        let silent = whole().filter(|member| !member.alive);
+        alive.chain(silent).map(|member| member.address.clone()).collect()
+    }
+}
+
+/// Some volumes of the map, in the order of their ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumePage {
+    /// The volumes.
+    pub volumes: Vec<VolumeInfo>,
+    /// Whether there are further ones.
+    pub more: bool,
+    /// The map's version.
+    pub version: u64,
+}
+
+/// One member of the masters' group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MasterMember {
+    /// Which.
+    pub id: MemberId,
+    /// Where it answers.
+    pub address: String,
+    /// It leads.
+    pub leader: bool,
+    /// It votes.
+    pub voter: bool,
+}
+
+/// One volume server as the masters see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// The server.
+    pub node: NodeId,
+    /// Where it answers.
+    pub address: String,
+    /// Its rack.
+    pub rack: String,
+    /// Its zone.
+    pub zone: String,
+    /// Its tier.
+    pub tier: String,
+    /// It was heard of lately.
+    pub alive: bool,
+    /// When, in ms before now.
+    pub last_heard_ms_ago: u64,
+    /// Bytes free.
+    pub free_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+    /// Its volumes.
+    pub volumes: u32,
+}
+
+/// How the cluster is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterStatus {
+    /// Which cluster.
+    pub cluster: ClusterId,
+    /// The masters.
+    pub masters: Vec<MasterMember>,
+    /// The volume servers.
+    pub nodes: Vec<NodeStatus>,
+    /// Volumes that take appends.
+    pub volumes_writable: u32,
+    /// Volumes that take none.
+    pub volumes_sealed: u32,
+    /// Volumes that are not there yet.
+    pub volumes_creating: u32,
+    /// The Raft term.
+    pub raft_term: u64,
+    /// The last applied log index.
+    pub raft_applied: u64,
+    /// `sync` or `async`.
+    pub durability: String,
+    /// Why no lease can be granted.
+    pub not_ready: Option<String>,
+}
