@@ -1,1 +1,133 @@
-//! x
+//! Memory is bounded, whoever does what: a large file up and down, many clients at work, hundreds that stall.
+
+mod clients;
+mod peak;
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use reqwest::Body;
+
+use crate::harness::{Api, Pattern, Server, Stopwatch, amount, heavy, pattern_stream, seed};
+use clients::{Stalled, Workers};
+use peak::Peak;
+
+const MIB: u64 = 1 << 20;
+const BOUND: u64 = 256 * MIB;
+const WORKERS: usize = 64;
+const STALLED: usize = 500;
+
+/// What a run came to, for the printed comparison.
+struct Figures {
+    operations: u64,
+    seconds: f64,
+    least: u64,
+    up: f64,
+    down: f64,
+}
+
+/// The large file goes up and down while the workers work.
+async fn run(server: &Server, large: Pattern, workers_seed: u64) -> Figures {
+    let workers = Workers::start(server.api(), WORKERS, workers_seed);
+    let watch = Stopwatch::start();
+    let api = server.api();
+    let put = api.put("memory/large", Body::wrap_stream(pattern_stream(large))).await.ok();
+    let up = large.len as f64 / watch.seconds();
+    let between = Stopwatch::start();
+    compare_while_streaming(&api, large, &put.etag()).await;
+    let down = large.len as f64 / between.seconds();
+    let seconds = watch.seconds();
+    let done = workers.stop().await;
+    Figures {
+        operations: done.iter().sum(),
+        seconds,
+        least: done.iter().copied().min().unwrap_or(0),
+        up,
+        down,
+    }
+}
+
+async fn compare_while_streaming(api: &Api, large: Pattern, etag: &str) {
+    let answer = api.get_streaming("memory/large").await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["etag"], etag);
+    let mut parts = answer.bytes_stream();
+    let mut offset = 0;
+    while let Some(part) = parts.next().await {
+        let part = part.unwrap();
+        assert!(large.matches_at(offset, &part), "other bytes at {offset}");
+        offset += part.len() as u64;
+    }
+    assert_eq!(offset, large.len);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_stays_bounded_with_a_large_file_workers_and_stalled_clients() {
+    let _turn = heavy().await;
+    let seed = seed();
+    let server = Server::start();
+    let bytes = amount("HAY_BIG_BYTES", 512 * MIB, 4096 * MIB);
+    let idle = server.memory_bytes("VmRSS");
+
+    let alone = run(&server, Pattern::new(seed, bytes), seed + 1).await;
+    server.api().delete("memory/large").await.ok();
+    let peak_alone = server.memory_bytes("VmHWM");
+
+    let watched = Peak::watch(&server);
+    let stalled = Stalled::connect(&server, STALLED);
+    let crowded = run(&server, Pattern::new(seed + 2, bytes), seed + 3).await;
+    let held = stalled.still_open();
+    let buffers = watched.end();
+    let peak = server.memory_bytes("VmHWM");
+
+    for (name, figures) in [("without stalled clients", &alone), ("with 500 stalled clients", &crowded)] {
+        println!(
+            "{name}: {:.0} operations/s of {WORKERS} workers (the slowest did {}), file up {:.0} MiB/s, down {:.0} MiB/s",
+            figures.operations as f64 / figures.seconds,
+            figures.least,
+            figures.up / MIB as f64,
+            figures.down / MIB as f64,
+        );
+    }
+    println!(
+        "memory: {} MiB idle, peak {} MiB without and {} MiB with stalled clients; buffers by the server's own \
+         gauge at most {:?} MiB; {held} stalled connections still open",
+        idle / MIB,
+        peak_alone / MIB,
+        peak / MIB,
+        buffers.map(|b| b / MIB),
+    );
+    assert!(alone.least > 0 && crowded.least > 0, "a worker was starved");
+    assert!(peak < BOUND, "the process came to {} MiB", peak / MIB);
+    if let Some(buffers) = buffers {
+        assert!(buffers < BOUND, "buffers came to {} MiB", buffers / MIB);
+    }
+
+    // What stalled left nothing behind, and the server goes on without them.
+    drop(stalled);
+    let api = server.api();
+    let appeared = api.list_page("stalled", "").await;
+    assert_eq!(appeared.status, 404, "of a body that never came to its end: {}", appeared.text());
+    api.put("memory/after", "x").await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_readers_that_stall_hold_no_chunks() {
+    let _turn = heavy().await;
+    let server = Server::start();
+    let large = Pattern::new(seed(), 64 * MIB);
+    server.api().put("large", large.bytes()).await.ok();
+    server.api().delete("nothing").await;
+    let before = server.memory_bytes("VmHWM");
+    let stalled = Stalled::reading(&server, STALLED, "large");
+    // While they all hang, everybody else is served.
+    let workers = Workers::start(server.api(), 16, 99);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let done = workers.stop().await;
+    assert!(done.iter().all(|n| *n > 0), "a worker was starved: {done:?}");
+    let peak = server.memory_bytes("VmHWM");
+    println!("peak before {} MiB, with {STALLED} stalled readers {} MiB", before / MIB, peak / MIB);
+    // DOWNLOAD_PREFETCH_BYTES for each of them would be a GiB.
+    assert!(peak < 2 * BOUND, "{} MiB with stalled readers", peak / MIB);
+    drop(stalled);
+}

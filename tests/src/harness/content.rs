@@ -6,7 +6,7 @@ use hay_common::ids::ContentHash;
 use hay_common::limits::CHUNK_BYTES_MAX;
 use hay_common::manifest::content_hash;
 use hay_common::model::Chunk;
-use hay_common::random::{Random, SystemRandom};
+use hay_common::random::SystemRandom;
 use sha2::{Digest, Sha256};
 
 /// The seed of this run: `HAY_SEED`, or a fresh one. Printed, and so shown when the test fails.

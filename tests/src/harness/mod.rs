@@ -9,13 +9,13 @@ mod server;
 mod trees;
 mod wait;
 
-pub use api::{Answer, Api, encode_path};
+pub use api::{Api, encode_path};
 pub use command::{Ran, hay, hay_binary, hay_with_input};
 pub use content::{Pattern, etag_of, pattern_bytes, pattern_stream, seed, sha256_hex};
 pub use metrics::Metrics;
 pub use raw::{Raw, RawAnswer};
 pub use server::{Server, Start, shared_server};
-pub use trees::{Difference, TreeFile, compare_trees, regular_files};
+pub use trees::{compare_trees, regular_files, same_bytes};
 pub use wait::{Stopwatch, eventually, eventually_async};
 
 /// Held by tests that load the machine: two of them at once would only measure each other.
@@ -26,10 +26,16 @@ pub async fn heavy() -> tokio::sync::MutexGuard<'static, ()> {
     HEAVY.lock().await
 }
 
-/// A number from the environment, for `make soak`.
-pub fn from_env(name: &str, default: u64) -> u64 {
+/// Whether the whole number of rounds is asked for: `make soak`.
+pub fn soaking() -> bool {
+    std::env::var_os("HAY_SOAK").is_some_and(|value| value != "0")
+}
+
+/// How much of something a test does: `name` from the environment, else by whether it is a soak.
+pub fn amount(name: &str, in_test: u64, in_soak: u64) -> u64 {
     match std::env::var(name) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")),
-        Err(_) => default,
+        Err(_) if soaking() => in_soak,
+        Err(_) => in_test,
     }
 }

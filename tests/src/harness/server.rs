@@ -143,6 +143,17 @@ impl Server {
         child.wait().unwrap();
     }
 
+    /// Starts a server as `start` says and kills it `after` that: a first start that is cut off.
+    pub fn cut_first_start(start: &Start, after: Duration) {
+        let dir = start.dir.as_deref().expect("the directory outlives the start");
+        let log = dir.with_extension("first-start.log");
+        let mut child = spawn(dir, &start.args, &log);
+        let _addresses = watch_stdout(&mut child);
+        std::thread::sleep(after);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
     pub fn pid(&self) -> Pid {
         Pid::from_child(self.child.as_ref().expect("it runs"))
     }

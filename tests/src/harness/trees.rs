@@ -13,13 +13,6 @@ pub struct TreeFile {
     pub bytes: u64,
 }
 
-/// How two trees differ.
-#[derive(Debug)]
-pub struct Difference {
-    pub path: PathBuf,
-    pub what: &'static str,
-}
-
 /// All regular files below `root` in the order of their names; links are neither followed nor listed, directories
 /// that may not be read are left out.
 pub fn regular_files(root: &Path) -> Vec<TreeFile> {
@@ -42,8 +35,8 @@ pub fn regular_files(root: &Path) -> Vec<TreeFile> {
     found
 }
 
-/// Every regular file that is missing, extra or not the same in `right`.
-pub fn compare_trees(left: &Path, right: &Path) -> Vec<Difference> {
+/// Every regular file that is missing, extra or not the same in `right`, each in a few words.
+pub fn compare_trees(left: &Path, right: &Path) -> Vec<String> {
     let mut differences = Vec::new();
     let mut others: BTreeMap<PathBuf, u64> =
         regular_files(right).into_iter().map(|f| (f.relative, f.bytes)).collect();
@@ -56,13 +49,14 @@ pub fn compare_trees(left: &Path, right: &Path) -> Vec<Difference> {
             }
             Some(_) => None,
         };
-        differences.extend(what.map(|what| Difference { path: file.relative, what }));
+        differences.extend(what.map(|what| format!("{}: {what}", file.relative.display())));
     }
-    differences.extend(others.into_keys().map(|path| Difference { path, what: "there without a reason" }));
+    differences.extend(others.into_keys().map(|path| format!("{}: there without a reason", path.display())));
     differences
 }
 
-fn same_bytes(left: &Path, right: &Path) -> bool {
+/// Whether two files hold the same bytes.
+pub fn same_bytes(left: &Path, right: &Path) -> bool {
     let (mut left, mut right) = (File::open(left).unwrap(), File::open(right).unwrap());
     let (mut a, mut b) = (vec![0; 1 << 20], vec![0; 1 << 20]);
     loop {

@@ -8,6 +8,9 @@ const OTHER: &str = "\"000000000000000000000000000000000000000000000000000000000
 const LONG_AGO: &str = "Thu, 01 Jan 1998 00:00:00 GMT";
 const FAR_AHEAD: &str = "Fri, 01 Jan 2100 00:00:00 GMT";
 
+/// What is asked, with which headers, and the status of the answer.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], u16);
+
 #[tokio::test]
 async fn http_conditions_on_reads() {
     let server = shared_server();
@@ -18,7 +21,7 @@ async fn http_conditions_on_reads() {
     let weak = format!("W/{etag}");
     let listed = format!("{OTHER}, {etag}, \"more\"");
     let others = format!("{OTHER}, \"more\"");
-    let cases: &[(&str, &[(&str, &str)], u16)] = &[
+    let cases: &[Case<'_>] = &[
         ("If-Match, right", &[("if-match", &etag)], 200),
         ("If-Match, any", &[("if-match", "*")], 200),
         ("If-Match, one of a list", &[("if-match", &listed)], 200),

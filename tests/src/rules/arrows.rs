@@ -1,0 +1,69 @@
+//! Which crate may depend on which (docs/ARCHITECTURE.md).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, MetadataCommand};
+
+use super::{none, root};
+
+/// What each crate may name, in its code and in its tests. `hay-cli` and `hay-tests` may name all.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("hay-common", &[]),
+    ("hay-needle", &["hay-common"]),
+    ("hay-proto", &["hay-common"]),
+    ("hay-consensus", &["hay-common"]),
+    ("hay-client", &["hay-common", "hay-proto"]),
+    ("hay-master", &["hay-common", "hay-proto", "hay-consensus"]),
+    ("hay-volume-server", &["hay-common", "hay-needle", "hay-proto", "hay-client"]),
+    ("hay-filer", &["hay-common", "hay-proto", "hay-client", "hay-consensus"]),
+    ("hay-gateway", &["hay-common", "hay-proto", "hay-client"]),
+];
+const MAY_ALL: &[&str] = &["hay-cli", "hay-tests"];
+const SERVICES: &[&str] = &["hay-master", "hay-volume-server", "hay-filer", "hay-gateway"];
+
+/// Each crate of the workspace with those of the workspace that it names, in its code or its tests.
+fn dependencies() -> BTreeMap<String, BTreeMap<String, DependencyKind>> {
+    let mut command = MetadataCommand::new();
+    command.manifest_path(root().join("Cargo.toml")).no_deps();
+    command.other_options(["--offline".to_owned(), "--locked".to_owned()]);
+    let metadata = command.exec().expect("cargo metadata");
+    let named = |package: &cargo_metadata::Package| {
+        let ours = package.dependencies.iter().filter(|d| d.name.starts_with("hay-"));
+        (package.name.to_string(), ours.map(|d| (d.name.clone(), d.kind)).collect())
+    };
+    metadata.packages.iter().map(named).collect()
+}
+
+#[test]
+fn rules_arrows_between_crates_hold() {
+    let found = dependencies();
+    let known: BTreeSet<&str> = ARROWS.iter().map(|(name, _)| *name).chain(MAY_ALL.iter().copied()).collect();
+    let there: BTreeSet<&str> = found.keys().map(String::as_str).collect();
+    assert_eq!(there, known, "every crate has its line in the table");
+    let mut wrong = Vec::new();
+    for (name, allowed) in ARROWS {
+        for (other, kind) in &found[*name] {
+            if !allowed.contains(&other.as_str()) {
+                wrong.push(format!("{name} → {other} ({kind:?})"));
+            }
+        }
+    }
+    none(wrong, "dependencies against the arrows");
+}
+
+#[test]
+fn rules_services_never_name_one_another() {
+    let found = dependencies();
+    for service in SERVICES {
+        for other in found[*service].keys() {
+            assert!(!SERVICES.contains(&other.as_str()), "{service} → {other}");
+        }
+    }
+}
+
+#[test]
+fn rules_the_tests_do_not_link_the_services() {
+    // They drive the real binary: linking RocksDB a second time would bring nothing.
+    let linked: Vec<String> = dependencies()["hay-tests"].keys().cloned().collect();
+    assert_eq!(linked, ["hay-common"]);
+}
