@@ -171,3 +171,49 @@ pub struct LeasedVolume {
     /// Addresses, the primary first.
     pub replicas: Vec<String>,
 }
+
+/// Order-free digest of a volume server's volumes: by it a master sees whether it knows what the server has.
+pub fn volumes_digest(volumes: impl IntoIterator<Item = (VolumeId, Epoch, VolumeState)>) -> u64 {
+    volumes.into_iter().fold(0, |sum, (volume, epoch, state)| {
+        let state = match state {
+            VolumeState::Creating => 1,
+            VolumeState::Writable => 2,
+            VolumeState::Sealed => 3,
+        };
+        // A sum of well-mixed numbers: order-free, and no volume hides another as in an exclusive or.
+        let mixed = mix(mix(mix(u64::from(volume.0)) ^ epoch.0) ^ state);
+        sum.wrapping_add(mixed)
+    })
+}
+
+/// The finaliser of SplitMix64.
+fn mix(n: u64) -> u64 {
+    let n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    n ^ (n >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_order_free_and_sees_every_field() {
+        let volumes = [(1, 1, VolumeState::Writable), (2, 1, VolumeState::Sealed), (3, 9, VolumeState::Writable)]
+            .map(|(id, epoch, state)| (VolumeId(id), Epoch(epoch), state));
+        let digest = volumes_digest(volumes);
+        assert_eq!(digest, volumes_digest(volumes.into_iter().rev()));
+        for n in 0..3 {
+            let mut other = volumes;
+            other[n].1.0 += 1;
+            assert_ne!(digest, volumes_digest(other));
+            let mut other = volumes;
+            other[n].2 = VolumeState::Creating;
+            assert_ne!(digest, volumes_digest(other));
+            let mut other = volumes;
+            other[n].0.0 += 7;
+            assert_ne!(digest, volumes_digest(other));
+        }
+    }
+}

@@ -218,13 +218,18 @@ pub struct Trailer {
 }
 
 impl Trailer {
-    /// For data of `length` bytes whose plain CRC32C is `data_crc`, after the encoded `header`.
-    ///
-    /// The plain CRC is combined with the header's checksum, so that whoever holds the data may sum them before the
-    /// offset is known.
-    pub fn new(header: &[u8; HEADER_BYTES], length: u32, data_crc: u32) -> Self {
-        let checksum = header.last_chunk::<4>().map_or(0, |c| u32::from_le_bytes(*c));
-        let crc = crc32c::crc32c_combine(checksum, data_crc, length as usize);
+    /// For the data in `parts` after the encoded `header`.
+    pub fn over<'a>(header: &[u8; HEADER_BYTES], length: u32, parts: impl Iterator<Item = &'a [u8]>) -> Self {
+        Self::with(length, parts.fold(stored_checksum(header), crc32c::crc32c_append))
+    }
+
+    /// For data whose plain CRC32C is known: combined with the header's checksum, so that whoever holds the data may
+    /// sum them before the offset is. Costs as much as summing some 64 KiB.
+    pub fn combined(header: &[u8; HEADER_BYTES], length: u32, data_crc: u32) -> Self {
+        Self::with(length, crc32c::crc32c_combine(stored_checksum(header), data_crc, length as usize))
+    }
+
+    fn with(length: u32, crc: u32) -> Self {
         let mut bytes = [0; 4 + ALIGN_BYTES - 1];
         for (to, from) in bytes.iter_mut().zip(crc.to_le_bytes()) {
             *to = from;
@@ -236,6 +241,10 @@ impl Trailer {
     pub fn as_slice(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or(&self.bytes)
     }
+}
+
+fn stored_checksum(header: &[u8; HEADER_BYTES]) -> u32 {
+    header.last_chunk::<4>().map_or(0, |c| u32::from_le_bytes(*c))
 }
 
 /// Why the bytes read for a needle are not that needle.

@@ -1,1 +1,3 @@
 //! Volume servers: needles on disk, group commit, recovery, heartbeat
+
+pub mod store;

@@ -23,7 +23,9 @@ const COOKIE: Cookie = Cookie(0xcafe_1234);
 /// A needle's record as a writer puts it together.
 pub(super) fn record(seeds: Seeds, offset: u64, header: NeedleHeader, data: &[u8]) -> Vec<u8> {
     let head = Header::Needle(header).encode(seeds, offset);
-    let trailer = Trailer::new(&head, header.length, crc32c::crc32c(data));
+    let trailer = Trailer::combined(&head, header.length, crc32c::crc32c(data));
+    let (front, back) = data.split_at(data.len() / 2);
+    assert_eq!(trailer, Trailer::over(&head, header.length, [front, back].into_iter()));
     [&head, data, trailer.as_slice()].concat()
 }
 

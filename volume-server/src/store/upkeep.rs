@@ -1,0 +1,101 @@
+//! What a volume's own short-lived threads do: zeroing ahead, checkpoints; and the end of a file at its seal.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use hay_common::disk::atomic_publish;
+use hay_common::limits::ZERO_STEP_BYTES;
+use hay_common::model::Durability;
+use hay_needle::Checkpoint;
+
+use super::volume::Volume;
+
+/// Starts zeroing where too little is zeroed. For the appender alone.
+pub(crate) fn zero_ahead_if_due(volume: &Arc<Volume>) {
+    if volume.writable().is_err() || !volume.shared.space.has_room_for(ZERO_STEP_BYTES) {
+        return;
+    }
+    let end = volume.content.read().end;
+    let Some(target) = volume.zero.due(end, volume.shared.config.volume_bytes_max) else { return };
+    let own = volume.clone();
+    let started = std::thread::Builder::new().name(format!("zero-{}", volume.id)).spawn(move || zero(&own, target));
+    if let Err(error) = started {
+        volume.zero.abandon();
+        tracing::warn!(volume = %volume.id, %error, "no thread for zeroing ahead; appends grow the file meanwhile");
+    }
+}
+
+fn zero(volume: &Volume, target: u64) {
+    let shared = &volume.shared;
+    let zeroed = volume.zero.run(target, |from, to| {
+        if !shared.space.has_room_for(to - from) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        volume.upkeep.zero_ahead(from, to)?;
+        shared.space.take(to - from);
+        shared.meters.zeroed_bytes.increment(to - from);
+        Ok(())
+    });
+    if let Err(error) = zeroed {
+        // It syncs the same file: after such an error nobody knows what of it is on disk.
+        volume.fail(&format!("zeroing ahead failed: {error}"));
+    }
+}
+
+/// Starts a checkpoint where the tail has become long.
+pub(crate) fn checkpoint_if_due(volume: &Arc<Volume>) {
+    let tail = volume.content.read().end.saturating_sub(volume.checkpoint_at.load(Ordering::Relaxed));
+    if tail < volume.shared.config.checkpoint_every_bytes || volume.checkpoint_due.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let own = volume.clone();
+    let started = std::thread::Builder::new().name(format!("checkpoint-{}", volume.id)).spawn(move || {
+        checkpoint_now(&own);
+        own.checkpoint_due.store(false, Ordering::Release);
+    });
+    if let Err(error) = started {
+        volume.checkpoint_due.store(false, Ordering::Release);
+        tracing::warn!(volume = %volume.id, %error, "no thread for a checkpoint; the next start replays more");
+    }
+}
+
+/// Writes a checkpoint. A failure costs time at the next start, nothing else.
+pub(crate) fn checkpoint_now(volume: &Volume) {
+    let _one_at_a_time = volume.checkpointing.lock();
+    let (covered, bytes) = {
+        let content = volume.content.read();
+        if content.end == volume.checkpoint_at.load(Ordering::Relaxed) {
+            return;
+        }
+        let head =
+            Checkpoint { volume: volume.id, incarnation: volume.incarnation, covered: content.end };
+        (content.end, head.encode(&content.index))
+    };
+    // A checkpoint vouches that all it covers is on disk. In durability sync it is before the index knows it.
+    if volume.shared.config.durability == Durability::Async
+        && let Err(error) = volume.upkeep.sync_data()
+    {
+        volume.fail(&format!("a sync failed: {error}"));
+        return;
+    }
+    match atomic_publish(volume.shared.disk.as_ref(), &volume.paths.checkpoint, &bytes) {
+        Ok(()) => {
+            volume.checkpoint_at.store(covered, Ordering::Relaxed);
+            volume.shared.meters.checkpoints.increment(1);
+        }
+        Err(error) => tracing::warn!(volume = %volume.id, %error, "no checkpoint; the next start replays more"),
+    }
+}
+
+/// Gives back the zeros behind the last record of a sealed volume. Left undone by a crash, the next start does it.
+pub(crate) fn truncate(volume: &Volume, end: u64) {
+    match volume.data.set_len(end) {
+        Ok(()) => {
+            if let Err(error) = volume.data.sync_data() {
+                volume.fail(&format!("a sync failed: {error}"));
+            }
+        }
+        Err(error) => tracing::warn!(volume = %volume.id, %error, "the zeros behind a sealed volume stay for now"),
+    }
+}
