@@ -58,7 +58,7 @@ impl FilerClient {
 
     /// Who is behind the token.
     pub async fn whoami(&self, token: TokenHash) -> Result<Whoami, Failure> {
-        self.repeated(async || grpc::whoami(&self.0.filer, token).await).await
+        self.once_more((), |()| grpc::whoami(&self.0.filer, token)).await
     }
 
     /// Asks before bytes move: may it be, and is it perhaps done already? `known`: of the content what is known
@@ -132,13 +132,13 @@ impl FilerClient {
         first_number: u32,
         count: u32,
     ) -> Result<Vec<LocatedChunk>, Failure> {
-        self.repeated(async || grpc::read_manifest(&self.0.filer, token, manifest, first_number, count).await)
+        self.once_more((), |()| grpc::read_manifest(&self.0.filer, token, manifest, first_number, count))
             .await
     }
 
     /// Which of these contents the tenant owns, with a live copy.
     pub async fn find_own(&self, token: TokenHash, hashes: &[ContentHash]) -> Result<Vec<bool>, Failure> {
-        self.repeated(async || grpc::find_own(&self.0.filer, token, hashes).await).await
+        self.once_more((), |()| grpc::find_own(&self.0.filer, token, hashes)).await
     }
 
     /// One page of a directory.
@@ -191,10 +191,6 @@ impl FilerClient {
         result
     }
 
-    async fn repeated<T>(&self, call: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failure> {
-        self.once_more((), |()| call()).await
-    }
-
     /// Sends `request`, and again as it is while no answer comes.
     async fn once_more<Q, T, F>(&self, request: Q, send: impl Fn(Q) -> F) -> Result<T, Failure>
     where
@@ -229,3 +225,6 @@ impl FilerClient {
         Err(failure)
     }
 }
+
+#[cfg(test)]
+mod tests;
