@@ -97,7 +97,12 @@ pub fn log_time(rows: &dyn Rows) -> Result<u64, RowsError> {
 /// # Errors
 /// Only when rows can't be read: the command is then neither applied nor refused.
 pub fn apply(batch: &mut Batch<'_>, proposal: &Proposal) -> Result<Reply, RowsError> {
-    let log_ms = log_time(batch)?;
+    let mut log_ms = log_time(batch)?;
+    if log_ms == 0 {
+        // The first command of all sets the log time: no expiry may be reckoned from 1970.
+        log_ms = proposal.wall_ms;
+        batch.put(keys::log_time(), &LogTimeRow { ms: log_ms });
+    }
     let mut context = Context { batch, wall_ms: proposal.wall_ms, log_ms };
     let reply = match &proposal.op {
         Op::Client(command) => settle(&mut context, |c| client(c, command)).map(Reply::Client),
@@ -180,19 +185,13 @@ fn tick(context: &mut Context<'_, '_>) -> Reply {
 /// The log time never goes back, and follows a jump of the clock only step by step: a clock that is wrong for a
 /// moment must not end every session.
 fn advance(log_ms: u64, wall_ms: u64) -> u64 {
-    match log_ms {
-        0 => wall_ms,
-        _ => wall_ms.clamp(log_ms, log_ms.saturating_add(LOG_TIME_JUMP_MAX.as_millis() as u64)),
-    }
+    wall_ms.clamp(log_ms, log_ms.saturating_add(LOG_TIME_JUMP_MAX.as_millis() as u64))
 }
 
 fn bootstrap(context: &mut Context<'_, '_>, wanted: &Bootstrap) -> Applied<Bootstrapped> {
     let name = wanted.tenant_name.as_str();
     if name.is_empty() || name.len() > hay_common::limits::SEGMENT_BYTES_MAX || name.contains(['/', '\0']) {
         return refuse(ErrorCode::InvalidArgument, format!("{name:?} can't be a tenant's name"));
-    }
-    if context.log_ms == 0 {
-        tick(context);
     }
     let known = context.read::<TenantNameRow>(&keys::tenant_name(name))?;
     let tenant = known.map_or(wanted.tenant, |row| row.tenant);

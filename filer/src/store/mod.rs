@@ -1,0 +1,117 @@
+//! The metadata in RocksDB, without its own log: the replicated log is one, and is purged only below a snapshot.
+
+mod layout;
+mod machine;
+mod reader;
+mod rocks;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hay_common::disk::SharedDisk;
+use parking_lot::{Mutex, RwLock};
+use rocksdb::{Cache, DB};
+
+pub use self::layout::LayoutError;
+use self::layout::Layout;
+pub use self::machine::Machine;
+pub use self::reader::{Effort, Reader, to_failure};
+use crate::namespace::rows::RowsError;
+use crate::schema::keys;
+use crate::schema::values::{DecodeRowError, FORMAT_VERSION, FormatRow, Row};
+
+/// Why the metadata can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenStoreError {
+    /// The directory.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The engine.
+    #[error("the metadata in {dir} can't be opened", dir = dir.display())]
+    Engine {
+        /// The database.
+        dir: PathBuf,
+        /// In the engine's words.
+        #[source]
+        source: rocksdb::Error,
+    },
+    /// Another version wrote it.
+    #[error(
+        "the metadata in {dir} has format {found}; this program uses format {known}. The format is not frozen yet: \
+         use the program that wrote it, or read the files out with that program and store them anew", dir = dir.display()
+    )]
+    Format {
+        /// The database.
+        dir: PathBuf,
+        /// The format that was found; 0 where none is named.
+        found: u32,
+        /// The one that this program uses.
+        known: u32,
+    },
+    /// The format row can't be read.
+    #[error("the metadata in {dir} is damaged", dir = dir.display())]
+    Damaged {
+        /// The database.
+        dir: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: RowsError,
+    },
+}
+
+/// What the writer and the readers share.
+struct Shared {
+    db: RwLock<Arc<DB>>,
+    number: Mutex<u64>,
+    layout: Layout,
+    cache: Cache,
+    disk: SharedDisk,
+}
+
+impl Shared {
+    fn db(&self) -> Arc<DB> {
+        self.db.read().clone()
+    }
+}
+
+/// Opens the metadata in `dir`, or makes it: the one writer, for the replicated log, and a reader.
+///
+/// # Errors
+/// See [`OpenStoreError`]. Nothing is changed then.
+pub fn open(dir: &Path, cache_bytes: usize, disk: SharedDisk) -> Result<(Machine, Reader), OpenStoreError> {
+    let io = |what| move |source| LayoutError::Io { what, path: dir.to_owned(), source };
+    disk.create_dir_all(dir).map_err(io("create"))?;
+    let layout = Layout::at(dir);
+    let cache = Cache::new_lru_cache(cache_bytes);
+    let known = layout.current(disk.as_ref())?;
+    let number = known.unwrap_or(1);
+    layout.remove_leftovers(disk.as_ref(), known.unwrap_or(0))?;
+    let path = layout.state(number);
+    let engine = |source| OpenStoreError::Engine { dir: path.clone(), source };
+    let db = rocks::open(&path, &cache).map_err(engine)?;
+    if known.is_none() {
+        let row = FormatRow { version: FORMAT_VERSION };
+        db.put_opt(keys::format(), row.encode(), &rocks::without_wal()).map_err(engine)?;
+        rocks::flush(&db).map_err(engine)?;
+        layout.publish(disk.as_ref(), number)?;
+    }
+    check_format(&db, &path)?;
+    let shared =
+        Arc::new(Shared { db: RwLock::new(Arc::new(db)), number: Mutex::new(number), layout, cache, disk });
+    Ok((Machine::over(shared.clone()), Reader::over(shared)))
+}
+
+fn check_format(db: &DB, dir: &Path) -> Result<(), OpenStoreError> {
+    let wrong = |found| OpenStoreError::Format { dir: dir.to_owned(), found, known: FORMAT_VERSION };
+    let found =
+        db.get(keys::format()).map_err(|source| OpenStoreError::Engine { dir: dir.to_owned(), source })?;
+    match found.map(|bytes| FormatRow::decode(&bytes)) {
+        Some(Ok(row)) if row.version == FORMAT_VERSION => Ok(()),
+        Some(Ok(row)) => Err(wrong(row.version)),
+        Some(Err(DecodeRowError::NewerVersion { found, .. })) => Err(wrong(u32::from(found))),
+        Some(Err(error)) => Err(OpenStoreError::Damaged { dir: dir.to_owned(), source: error.into() }),
+        None => Err(wrong(0)),
+    }
+}
