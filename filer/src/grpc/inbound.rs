@@ -7,8 +7,8 @@ use hay_proto::convert::{ConvertError, WireId, array, pairs, required};
 use hay_proto::v1;
 
 use crate::namespace::command::{
-    Action, AddReferences, ChunkRef, ClientCommand, Condition, Delete, Idempotency, MakeDirectory, NewContent,
-    PutFile, TokenHash,
+    Action, AddReferences, ChunkRef, ClientCommand, Condition, Delete, Idempotency, MakeDirectory,
+    NewContent, PutFile, TokenHash,
 };
 use crate::namespace::path::PathError;
 use crate::namespace::query::{ListQuery, WantedChunks};
@@ -18,7 +18,10 @@ use crate::server::core::ResolveItem;
 pub(super) fn caller(caller: Option<v1::Caller>) -> Result<TokenHash, Failure> {
     let caller = required("caller", caller)?;
     if caller.group != 0 {
-        return Err(Failure::new(ErrorCode::InvalidArgument, format!("there is no group {} here", caller.group)));
+        return Err(Failure::new(
+            ErrorCode::InvalidArgument,
+            format!("there is no group {} here", caller.group),
+        ));
     }
     Ok(TokenHash(array("caller.token_hash", &caller.token_hash)?))
 }

@@ -62,10 +62,16 @@ impl v1::filer_server::Filer for Filer {
         let token = inbound::caller(request.caller).map_err(to_status)?;
         let id = ManifestId::from_wire("read_manifest.manifest", &request.manifest)?;
         let chunks = self.core.read_manifest(token, id, request.first_number, request.count).await;
-        reply(chunks.map(|chunks| v1::ReadManifestReply { chunks: chunks.into_iter().map(Into::into).collect() }))
+        reply(
+            chunks
+                .map(|chunks| v1::ReadManifestReply { chunks: chunks.into_iter().map(Into::into).collect() }),
+        )
     }
 
-    async fn find_own(&self, request: Request<v1::FindOwnRequest>) -> Result<Response<v1::FindOwnReply>, Status> {
+    async fn find_own(
+        &self,
+        request: Request<v1::FindOwnRequest>,
+    ) -> Result<Response<v1::FindOwnReply>, Status> {
         let (token, hashes) = inbound::find_own(request.into_inner()).map_err(to_status)?;
         reply(self.core.find_own(token, hashes).await.map(|owned| v1::FindOwnReply { owned }))
     }
@@ -73,7 +79,10 @@ impl v1::filer_server::Filer for Filer {
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListReply>, Status> {
         let (token, query) = inbound::list(request.into_inner()).map_err(to_status)?;
         let page = self.core.list(token, query).await;
-        reply(page.map(|(entries, more)| v1::ListReply { entries: entries.into_iter().map(Into::into).collect(), more }))
+        reply(page.map(|(entries, more)| v1::ListReply {
+            entries: entries.into_iter().map(Into::into).collect(),
+            more,
+        }))
     }
 
     async fn open_sessions(

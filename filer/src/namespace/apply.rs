@@ -106,7 +106,9 @@ pub fn apply(batch: &mut Batch<'_>, proposal: &Proposal) -> Result<Reply, RowsEr
     let mut context = Context { batch, wall_ms: proposal.wall_ms, log_ms };
     let reply = match &proposal.op {
         Op::Client(command) => settle(&mut context, |c| client(c, command)).map(Reply::Client),
-        Op::OpenSessions { sessions } => settle(&mut context, |c| session::open(c, sessions)).map(Reply::Sessions),
+        Op::OpenSessions { sessions } => {
+            settle(&mut context, |c| session::open(c, sessions)).map(Reply::Sessions)
+        }
         Op::Bootstrap(wanted) => settle(&mut context, |c| bootstrap(c, wanted)).map(Reply::Bootstrapped),
         Op::Tick => Ok(tick(&mut context)),
         Op::Drain => sweep::drain(&mut context),
@@ -208,7 +210,8 @@ fn bootstrap(context: &mut Context<'_, '_>, wanted: &Bootstrap) -> Applied<Boots
         Some(row) if row.tenant == tenant => row.principal,
         Some(_) => return refuse(ErrorCode::InvalidArgument, "the token belongs to another tenant"),
         None => {
-            let row = TokenRow { principal: wanted.principal, tenant, administrator: true, access: Access::Write };
+            let row =
+                TokenRow { principal: wanted.principal, tenant, administrator: true, access: Access::Write };
             context.batch.put(key, &row);
             wanted.principal
         }

@@ -13,7 +13,11 @@ use crate::schema::keys;
 use crate::schema::values::{CopyRow, Mark, OwnRow};
 
 /// Whether a tenant owns a chunk with a copy that may be relied on.
-pub(super) fn owns(rows: &dyn Rows, tenant: TenantId, hash: &ContentHash) -> Result<Option<OwnRow>, RowsError> {
+pub(super) fn owns(
+    rows: &dyn Rows,
+    tenant: TenantId,
+    hash: &ContentHash,
+) -> Result<Option<OwnRow>, RowsError> {
     let Some(own) = read::<OwnRow>(rows, &keys::own(tenant, hash))? else { return Ok(None) };
     Ok(live(rows, hash, own.copy)?.then_some(own))
 }
@@ -26,14 +30,16 @@ fn live(rows: &dyn Rows, hash: &ContentHash, copy: CopyId) -> Result<bool, RowsE
 pub(super) fn hold(context: &mut Context<'_, '_>, tenant: TenantId, wanted: &ChunkRef) -> Applied<()> {
     let Chunk { hash, size } = wanted.chunk;
     if size == 0 || size as usize > CHUNK_BYTES_MAX {
-        return refuse(ErrorCode::InvalidArgument, format!("a chunk has between 1 and {CHUNK_BYTES_MAX} bytes, not {size}"));
+        return refuse(
+            ErrorCode::InvalidArgument,
+            format!("a chunk has between 1 and {CHUNK_BYTES_MAX} bytes, not {size}"),
+        );
     }
     let key = keys::own(tenant, &hash);
     match context.read::<OwnRow>(&key)? {
-        Some(own) if own.size != size => refuse(
-            ErrorCode::InvalidArgument,
-            format!("content {hash} has {} bytes, not {size}", own.size),
-        ),
+        Some(own) if own.size != size => {
+            refuse(ErrorCode::InvalidArgument, format!("content {hash} has {} bytes, not {size}", own.size))
+        }
         Some(mut own) => {
             let usable = match &wanted.new_copy {
                 // The very copy that the row has came once more: a commit that was repeated.

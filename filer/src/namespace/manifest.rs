@@ -8,8 +8,8 @@ use hay_common::model::Chunk;
 
 use super::apply::{Applied, Context, refuse};
 use super::command::AddReferences;
-use super::rows::{Order, Rows, RowsError, first, read};
 use super::content;
+use super::rows::{Order, Rows, RowsError, first, read};
 use crate::schema::keys;
 use crate::schema::values::{Answer, ManifestRow, ManifestState, Mark, RefsRow, Row, TokenRow};
 
@@ -144,7 +144,10 @@ pub(super) fn publish(
     let key = keys::manifest(tenant, id);
     let entries = match context.read::<ManifestRow>(&key)?.map(|row| row.state) {
         None | Some(ManifestState::Draining) => {
-            return refuse(ErrorCode::CopyGone, format!("manifest {id} is not there, or was given up: begin a new one"));
+            return refuse(
+                ErrorCode::CopyGone,
+                format!("manifest {id} is not there, or was given up: begin a new one"),
+            );
         }
         Some(ManifestState::Unpublished { expires_ms, chunks, bytes }) => {
             // No two rows overlap: with the right number of chunks and the right last one, none is missing.
@@ -153,7 +156,9 @@ pub(super) fn publish(
             if chunks != chunk_count || bytes != size || last_end != chunk_count {
                 return refuse(
                     ErrorCode::InvalidArgument,
-                    format!("manifest {id} has {chunks} chunks and {bytes} bytes, not {chunk_count} and {size}"),
+                    format!(
+                        "manifest {id} has {chunks} chunks and {bytes} bytes, not {chunk_count} and {size}"
+                    ),
                 );
             }
             context.batch.remove(keys::manifest_expiry(expires_ms, tenant, id));
@@ -165,7 +170,10 @@ pub(super) fn publish(
         }
         Some(ManifestState::Published { entries, root: r, chunk_count: c, size: s }) => {
             if (r, c, s) != wanted {
-                return refuse(ErrorCode::InvalidArgument, format!("manifest {id} was published as another file"));
+                return refuse(
+                    ErrorCode::InvalidArgument,
+                    format!("manifest {id} was published as another file"),
+                );
             }
             entries
         }
@@ -176,7 +184,11 @@ pub(super) fn publish(
 }
 
 /// One entry less has the manifest. The last one queues it for draining.
-pub(super) fn release(context: &mut Context<'_, '_>, tenant: TenantId, id: ManifestId) -> Result<(), RowsError> {
+pub(super) fn release(
+    context: &mut Context<'_, '_>,
+    tenant: TenantId,
+    id: ManifestId,
+) -> Result<(), RowsError> {
     let key = keys::manifest(tenant, id);
     match context.read::<ManifestRow>(&key)?.map(|row| row.state) {
         Some(ManifestState::Published { entries, root, chunk_count, size }) if entries > 1 => {

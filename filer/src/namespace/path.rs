@@ -63,7 +63,11 @@ impl<'a> EntryPath<'a> {
         let segments = text.strip_suffix('/').unwrap_or(text);
         if segments.is_empty() {
             // "" is the root; "/" would be an empty segment.
-            return if text.is_empty() { Ok(Self(text)) } else { Err(PathError::EmptySegment(text.to_owned())) };
+            return if text.is_empty() {
+                Ok(Self(text))
+            } else {
+                Err(PathError::EmptySegment(text.to_owned()))
+            };
         }
         if text.starts_with(RESERVED_FRONT) {
             return Err(PathError::Reserved(text.to_owned()));
@@ -164,7 +168,9 @@ mod tests {
             assert_eq!(EntryPath::parse(text).is_ok(), good, "{text:?}");
         }
         assert!(EntryPath::parse(&deep[2..]).is_ok());
-        assert!(EntryPath::file("a/").is_err() && EntryPath::file("").is_err() && EntryPath::file("a").is_ok());
+        assert!(
+            EntryPath::file("a/").is_err() && EntryPath::file("").is_err() && EntryPath::file("a").is_ok()
+        );
         assert!(EntryPath::directory("a").is_err() && EntryPath::directory("").is_ok());
     }
 

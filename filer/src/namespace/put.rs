@@ -46,20 +46,29 @@ pub(super) fn place<'p>(rows: &dyn Rows, tenant: TenantId, wanted: &'p PutFile) 
 
 fn check_attributes(wanted: &PutFile) -> Applied<()> {
     if wanted.content_type.as_ref().is_some_and(|t| t.len() > CONTENT_TYPE_BYTES_MAX) {
-        return refuse(ErrorCode::TooLarge, format!("a content type has at most {CONTENT_TYPE_BYTES_MAX} bytes"));
+        return refuse(
+            ErrorCode::TooLarge,
+            format!("a content type has at most {CONTENT_TYPE_BYTES_MAX} bytes"),
+        );
     }
     let pairs = &wanted.user_metadata;
     let bytes: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
     if pairs.len() > USER_METADATA_PAIRS_MAX || bytes > USER_METADATA_BYTES_MAX {
         return refuse(
             ErrorCode::TooLarge,
-            format!("user metadata has at most {USER_METADATA_PAIRS_MAX} pairs and {USER_METADATA_BYTES_MAX} bytes"),
+            format!(
+                "user metadata has at most {USER_METADATA_PAIRS_MAX} pairs and {USER_METADATA_BYTES_MAX} bytes"
+            ),
         );
     }
     let ordered = pairs.iter().zip(pairs.iter().skip(1)).all(|((a, _), (b, _))| a < b);
-    let lower = pairs.iter().all(|(name, _)| !name.is_empty() && !name.bytes().any(|b| b.is_ascii_uppercase()));
+    let lower =
+        pairs.iter().all(|(name, _)| !name.is_empty() && !name.bytes().any(|b| b.is_ascii_uppercase()));
     if !ordered || !lower {
-        return refuse(ErrorCode::InvalidArgument, "names of user metadata are lower-case, sorted and unique");
+        return refuse(
+            ErrorCode::InvalidArgument,
+            "names of user metadata are lower-case, sorted and unique",
+        );
     }
     Ok(())
 }
@@ -77,8 +86,14 @@ pub(super) fn put_file(context: &mut Context<'_, '_>, who: &TokenRow, wanted: &P
     }
     // A replaced file stays the same file: grants name its id.
     let id = there.as_ref().map_or(wanted.entry_id, |row| row.id);
-    let row =
-        EntryRow { id, version: None, delete_marker: false, content, modified_ms: context.wall_ms, attributes };
+    let row = EntryRow {
+        id,
+        version: None,
+        delete_marker: false,
+        content,
+        modified_ms: context.wall_ms,
+        attributes,
+    };
     context.batch.put(keys::entry(tenant, wanted.path.as_bytes()), &row);
     let old_size = there.as_ref().map_or(0, |row| row.content.size());
     context.account(tenant, |u| {

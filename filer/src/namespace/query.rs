@@ -4,7 +4,8 @@
 use hay_common::error::ErrorCode;
 use hay_common::ids::{ContentHash, ManifestId, TenantId};
 use hay_common::limits::{
-    LIST_PAGE_BYTES_MAX, LIST_PAGE_DEFAULT, LIST_PAGE_MAX, PATH_BYTES_MAX, REFS_PER_ROW_MAX, TENANTS_REPORTED_MAX,
+    LIST_PAGE_BYTES_MAX, LIST_PAGE_DEFAULT, LIST_PAGE_MAX, PATH_BYTES_MAX, REFS_PER_ROW_MAX,
+    TENANTS_REPORTED_MAX,
 };
 use hay_common::model::{Chunk, EntryInfo, LocatedChunk};
 
@@ -18,8 +19,8 @@ use super::session::{Asked, asked_before};
 use super::{content, put};
 use crate::schema::keys::{self, Family};
 use crate::schema::values::{
-    Answer, Content, CopyRow, Counters, EntryRow, ManifestRow, ManifestState, OwnRow, RefsRow, Row, TenantRow,
-    TokenRow, UsageRow,
+    Answer, Content, CopyRow, Counters, EntryRow, ManifestRow, ManifestState, OwnRow, RefsRow, Row,
+    TenantRow, TokenRow, UsageRow,
 };
 
 /// Who is behind a token.
@@ -133,7 +134,13 @@ fn absent<T>(rows: &dyn Rows, tenant: TenantId, path: EntryPath<'_>) -> Applied<
     refuse(ErrorCode::NotFound, format!("nothing is at {:?}", path.as_str()))
 }
 
-fn located(rows: &dyn Rows, tenant: TenantId, number: u32, offset: u64, chunk: Chunk) -> Applied<LocatedChunk> {
+fn located(
+    rows: &dyn Rows,
+    tenant: TenantId,
+    number: u32,
+    offset: u64,
+    chunk: Chunk,
+) -> Applied<LocatedChunk> {
     let own: Option<OwnRow> = read(rows, &keys::own(tenant, &chunk.hash))?;
     let copy: Option<CopyRow> = match own {
         Some(own) => read(rows, &keys::copy(&chunk.hash, own.copy))?,
@@ -141,7 +148,10 @@ fn located(rows: &dyn Rows, tenant: TenantId, number: u32, offset: u64, chunk: C
     };
     match copy {
         Some(row) => Ok(LocatedChunk { number, offset, chunk, copy: row.copy }),
-        None => Err(RowsError::Contradiction(format!("content {} is counted on, but has no copy", chunk.hash)).into()),
+        None => {
+            Err(RowsError::Contradiction(format!("content {} is counted on, but has no copy", chunk.hash))
+                .into())
+        }
     }
 }
 
@@ -337,5 +347,9 @@ pub fn sums(rows: &dyn Rows) -> Result<Sums, RowsError> {
     for (id, _, usage) in &mut tenants {
         *usage = read(rows, &keys::usage(*id))?.unwrap_or_default();
     }
-    Ok(Sums { counters: read(rows, &keys::counters())?.unwrap_or_default(), log_ms: log_time(rows)?, tenants })
+    Ok(Sums {
+        counters: read(rows, &keys::counters())?.unwrap_or_default(),
+        log_ms: log_time(rows)?,
+        tenants,
+    })
 }

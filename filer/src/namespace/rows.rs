@@ -129,7 +129,8 @@ impl Position {
     }
 
     fn is_empty(&self) -> bool {
-        let (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) = &self.left
+        let (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) =
+            &self.left
         else {
             return false;
         };

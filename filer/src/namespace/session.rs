@@ -6,7 +6,8 @@
 use hay_common::error::ErrorCode;
 use hay_common::ids::SessionId;
 use hay_common::limits::{
-    IDEMPOTENCY_KEPT, IDEMPOTENCY_KEY_BYTES_MAX, SESSION_TTL, SESSION_WINDOW, SESSIONS_MAX, SESSIONS_PER_GRANT_MAX,
+    IDEMPOTENCY_KEPT, IDEMPOTENCY_KEY_BYTES_MAX, SESSION_TTL, SESSION_WINDOW, SESSIONS_MAX,
+    SESSIONS_PER_GRANT_MAX,
 };
 
 use super::apply::{Applied, Context, refuse};
@@ -35,7 +36,10 @@ pub(super) fn open(context: &mut Context<'_, '_>, sessions: &[SessionId]) -> App
     if sessions.is_empty() || sessions.len() > SESSIONS_PER_GRANT_MAX as usize {
         return refuse(
             ErrorCode::InvalidArgument,
-            format!("between 1 and {SESSIONS_PER_GRANT_MAX} sessions are opened at once, not {}", sessions.len()),
+            format!(
+                "between 1 and {SESSIONS_PER_GRANT_MAX} sessions are opened at once, not {}",
+                sessions.len()
+            ),
         );
     }
     let expires_ms = context.log_ms.saturating_add(SESSION_TTL.as_millis() as u64);
@@ -55,7 +59,11 @@ pub(super) fn open(context: &mut Context<'_, '_>, sessions: &[SessionId]) -> App
 }
 
 /// Decides whether a command is new, was answered before, or can't be told any more.
-pub(super) fn admit(context: &Context<'_, '_>, command: &ClientCommand, who: &TokenRow) -> Applied<Admission> {
+pub(super) fn admit(
+    context: &Context<'_, '_>,
+    command: &ClientCommand,
+    who: &TokenRow,
+) -> Applied<Admission> {
     let Some(session) = context.read::<SessionRow>(&keys::session(command.session))? else {
         return refuse(ErrorCode::SessionExpired, "the ingest session is not known, or over: open another");
     };
@@ -109,7 +117,12 @@ pub(super) enum Asked {
 ///
 /// # Errors
 /// `idempotency_conflict` where another request came with it.
-pub(super) fn asked_before(rows: &dyn Rows, who: &TokenRow, wanted: &Idempotency, log_ms: u64) -> Applied<Asked> {
+pub(super) fn asked_before(
+    rows: &dyn Rows,
+    who: &TokenRow,
+    wanted: &Idempotency,
+    log_ms: u64,
+) -> Applied<Asked> {
     if wanted.key.is_empty() || wanted.key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
         return refuse(
             ErrorCode::InvalidArgument,

@@ -89,7 +89,10 @@ impl Core {
     }
 
     /// Has commands applied, side by side.
-    pub async fn commit_all(&self, commands: Vec<Result<ClientCommand, Failure>>) -> Vec<Result<Answer, Failure>> {
+    pub async fn commit_all(
+        &self,
+        commands: Vec<Result<ClientCommand, Failure>>,
+    ) -> Vec<Result<Answer, Failure>> {
         join_all(commands.into_iter().map(async |command| self.commit(command?).await)).await
     }
 
@@ -113,7 +116,8 @@ impl Core {
             return Ok(Begun::Done(checked, answer));
         }
         self.reserve.check()?;
-        let (true, Some((session, sequence)), Some(content)) = (checked.needs_no_bytes, numbered, known) else {
+        let (true, Some((session, sequence)), Some(content)) = (checked.needs_no_bytes, numbered, known)
+        else {
             return Ok(Begun::Go(checked));
         };
         let action = Action::PutFile(PutFile { content, ..PutFile::clone(&put) });
@@ -126,7 +130,10 @@ impl Core {
     }
 
     /// Resolves paths, all in one snapshot.
-    pub async fn resolve_all(&self, items: Vec<Result<ResolveItem, Failure>>) -> Result<Vec<Resolved>, Failure> {
+    pub async fn resolve_all(
+        &self,
+        items: Vec<Result<ResolveItem, Failure>>,
+    ) -> Result<Vec<Resolved>, Failure> {
         within_batch(items.len())?;
         self.group.read_barrier().await?;
         self.reader

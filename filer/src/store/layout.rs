@@ -85,7 +85,8 @@ impl Layout {
     /// Removes databases that a crash left behind.
     pub fn remove_leftovers(&self, disk: &dyn Disk, keep: u64) -> Result<(), LayoutError> {
         for name in disk.read_dir(&self.dir).map_err(failed("list", &self.dir))? {
-            let number = name.to_str().and_then(|n| n.strip_prefix(STATE)).and_then(|n| n.parse::<u64>().ok());
+            let number =
+                name.to_str().and_then(|n| n.strip_prefix(STATE)).and_then(|n| n.parse::<u64>().ok());
             if number.is_some_and(|number| number != keep) {
                 let path = self.dir.join(&name);
                 fs::remove_dir_all(&path).map_err(failed("remove", &path))?;

@@ -95,7 +95,9 @@ impl StateMachine for Machine {
         let db = self.shared.db();
         // Not left to the checkpoint, whose thresholds decide whether it flushes: the log is purged below this.
         rocks::flush(&db).map_err(engine)?;
-        Checkpoint::new(&db).and_then(|c| c.create_checkpoint(dir.join(SNAPSHOT_DATABASE))).map_err(engine)?;
+        Checkpoint::new(&db)
+            .and_then(|c| c.create_checkpoint(dir.join(SNAPSHOT_DATABASE)))
+            .map_err(engine)?;
         sync_tree(dir).map_err(layout)
     }
 

@@ -14,8 +14,8 @@ use hay_common::disk::SharedDisk;
 use parking_lot::{Mutex, RwLock};
 use rocksdb::{Cache, DB};
 
-pub use self::layout::LayoutError;
 use self::layout::Layout;
+pub use self::layout::LayoutError;
 pub use self::machine::Machine;
 pub use self::reader::{Effort, Reader, to_failure};
 use crate::namespace::rows::RowsError;
