@@ -1,0 +1,601 @@
+//! The course of `hay bench`.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hay_common::clock::SharedClock;
+use hdrhistogram::Histogram;
+use http::HeaderValue;
+use serde_json::Value;
+
+use super::content::Contents;
+use super::floor::{Floor, FloorError};
+use super::grpc::GrpcLoad;
+use super::http::{Ask, HttpLoad, Reads};
+use super::load::{self, Extent, Load, LoadError, Slice};
+use super::metrics::{Scrape, names};
+use super::pairs::{Course, Verdict};
+use super::procfs::MachineTime;
+use super::report::{self, FloorSums, GRPC, ModeReport, Pair, Report, ServerReport, Sums};
+use crate::api::Client;
+use crate::config::Target;
+use crate::flags::{BenchArgs, FloorArgs, FloorKind, Mode};
+use crate::output::Output;
+use crate::remote::RemotePath;
+use crate::run::Context;
+use crate::stop::{Exit, Stop};
+
+const SLICE_MAX: Duration = Duration::from_secs(5);
+/// A floor slice is never shorter, or starting it would be most of it.
+const FLOOR_SLICE_MIN: Duration = Duration::from_millis(500);
+/// Reads of this size and more are compared with a gRPC stream too.
+const LARGE_BYTES: u64 = 8 << 20;
+
+impl From<LoadError> for Stop {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Connect(..) | LoadError::Broken(_) => {
+                Self { exit: Exit::Unreachable, code: "unreachable".into(), message: error.to_string() }
+            }
+            LoadError::Refused(401 | 403, _) => {
+                Self { exit: Exit::Denied, code: "denied".into(), message: error.to_string() }
+            }
+            other => Self::local(other.to_string()),
+        }
+    }
+}
+
+impl From<FloorError> for Stop {
+    fn from(error: FloorError) -> Self {
+        Self::local(error.to_string())
+    }
+}
+
+/// Plays a floor, in a process that `hay bench` started.
+pub fn run_floor(args: FloorArgs, clock: SharedClock) -> Result<Exit, Stop> {
+    super::floor::play(&args, clock.as_ref())?;
+    Ok(Exit::Ok)
+}
+
+/// Measures.
+pub fn run(args: BenchArgs, context: Context) -> Result<Exit, Stop> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| Stop::local(format!("threads can't be started: {error}")))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let interrupted = stop.clone();
+    runtime.spawn(async move {
+        // The slice in work ends, what was stored is removed, and only then the process ends.
+        if tokio::signal::ctrl_c().await.is_ok() {
+            interrupted.store(true, Ordering::Relaxed);
+        }
+    });
+    let bench = Bench::new(&args, &context, &runtime, stop)?;
+    let outcome = bench.measure();
+    if args.keep {
+        context.out.note(format_args!("kept in {}", bench.directory.shown()));
+    } else {
+        bench.clean_up();
+    }
+    let report = outcome?;
+    if context.out.json() {
+        context.out.value(&report)?;
+    } else {
+        report.print(context.out)?;
+    }
+    Ok(Exit::Ok)
+}
+
+struct Bench<'a> {
+    args: &'a BenchArgs,
+    client: &'a Client,
+    out: Output,
+    clock: SharedClock,
+    runtime: &'a tokio::runtime::Runtime,
+    stop: Arc<AtomicBool>,
+    address: SocketAddr,
+    authorization: HeaderValue,
+    contents: Contents,
+    seed: u64,
+    directory: RemotePath,
+    floor_dir: PathBuf,
+    cpus: usize,
+    client_threads: usize,
+}
+
+/// One mode's measuring in progress.
+struct Measuring {
+    pairs: Vec<Pair>,
+    sums: Sums,
+    floors: Vec<FloorSums>,
+    latency: Histogram<u64>,
+}
+
+impl<'a> Bench<'a> {
+    fn new(
+        args: &'a BenchArgs,
+        context: &'a Context,
+        runtime: &'a tokio::runtime::Runtime,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Self, Stop> {
+        if args.size == 0 {
+            return Err(Stop::usage("objects of 0 bytes have no content to store"));
+        }
+        let target = context.client.target();
+        let random = context.client.random();
+        let seed = random.u64();
+        let directory = match &args.prefix {
+            Some(prefix) => RemotePath::parse(prefix)?.as_directory(),
+            None => RemotePath::parse(&format!("hay-bench-{:08x}/", random.u32()))?,
+        };
+        if directory.is_root() {
+            return Err(Stop::usage("--prefix can't be the root: it is removed at the end"));
+        }
+        let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let authorization = HeaderValue::try_from(format!("Bearer {}", target.token.reveal()))
+            .map_err(|_| Stop::usage("the token holds characters that no token has"))?;
+        Ok(Self {
+            args,
+            client: &context.client,
+            out: context.out,
+            clock: context.clock.clone(),
+            runtime,
+            stop,
+            address: address_of(target)?,
+            authorization,
+            contents: Contents::new(seed, args.size),
+            seed,
+            directory,
+            floor_dir: floor_dir(args, target, context.out),
+            cpus,
+            client_threads: args.client_threads.map_or((cpus / 2).max(1), NonZeroUsize::get),
+        })
+    }
+
+    fn measure(&self) -> Result<Report, Stop> {
+        let durability = self.runtime.block_on(self.client.cluster()).ok().and_then(|c| find_durability(&c));
+        let existing = self.runtime.block_on(self.client.stat(&self.directory));
+        if existing.is_ok() {
+            return Err(Stop::usage(format!(
+                "{} is there already: name another --prefix",
+                self.directory.shown()
+            )));
+        }
+        let mut stored = 0;
+        let (mut write, mut read) = (None, None);
+        let mut cpu_s = None;
+        if self.args.mode.contains(&Mode::Write) {
+            let (report, sums) = self.measure_writes(&mut stored)?;
+            cpu_s = add(cpu_s, sums.cpu_s);
+            write = Some(report);
+        }
+        if self.args.mode.contains(&Mode::Read) {
+            self.fill(&mut stored)?;
+            let (report, sums) = self.measure_reads(stored)?;
+            cpu_s = add(cpu_s, sums.cpu_s);
+            read = Some(report);
+        }
+        let peak = self.scrape().and_then(|scrape| scrape.first(names::PEAK_RSS_BYTES));
+        Ok(Report {
+            write,
+            read,
+            server: ServerReport { cpu_s, peak_rss_bytes: peak.map(|bytes| bytes as u64) },
+            durability: durability.unwrap_or_else(|| "unknown".to_owned()),
+            size_bytes: self.args.size,
+            count: self.args.count.get(),
+            concurrency: self.args.concurrency.get(),
+            client_threads: self.client_threads,
+            cpus: self.cpus,
+        })
+    }
+
+    fn load(&self, ask: Ask) -> HttpLoad {
+        let prefix = self.directory.encoded();
+        HttpLoad::new(self.address, Some(self.authorization.clone()), &prefix, self.contents.clone(), ask)
+    }
+
+    fn floor(&self, kind: FloorKind) -> Result<Floor, Stop> {
+        let half = NonZeroUsize::new(self.cpus / 2).unwrap_or(NonZeroUsize::MIN);
+        Ok(Floor::start(&FloorArgs {
+            kind,
+            size: self.args.size,
+            seed: self.seed,
+            threads: half,
+            writers: self.args.concurrency,
+            dir: Some(self.floor_dir.clone()),
+        })?)
+    }
+
+    fn http_floor(&self, ask: Ask) -> Result<RunningFloor, Stop> {
+        let floor = self.floor(FloorKind::Http)?;
+        let prefix = self.directory.encoded();
+        let load = HttpLoad::new(
+            floor.address()?,
+            Some(self.authorization_of_same_length()),
+            &prefix,
+            self.contents.clone(),
+            ask,
+        );
+        Ok(RunningFloor::Http(floor, load))
+    }
+
+    /// The floor is sent a header of the same size, and not the token.
+    fn authorization_of_same_length(&self) -> HeaderValue {
+        let same = "x".repeat(self.authorization.len());
+        HeaderValue::try_from(same).unwrap_or(HeaderValue::from_static("x"))
+    }
+
+    fn measure_writes(&self, stored: &mut u64) -> Result<(ModeReport, Sums), Stop> {
+        let mut floors = vec![self.http_floor(Ask::Write)?, RunningFloor::Sync(self.floor(FloorKind::Sync)?)];
+        self.run_pairs("write", &self.load(Ask::Write), &mut floors, stored)
+    }
+
+    fn measure_reads(&self, stored: u64) -> Result<(ModeReport, Sums), Stop> {
+        let mut floors = vec![self.http_floor(Ask::Read(Reads::First))?];
+        if self.args.size >= LARGE_BYTES {
+            let floor = self.floor(FloorKind::Grpc)?;
+            let load = GrpcLoad::new(floor.address()?, self.contents.clone());
+            floors.push(RunningFloor::Grpc(floor, load));
+        }
+        let work = self.load(Ask::Read(Reads::Stored { stored, seed: self.seed }));
+        self.run_pairs("read", &work, &mut floors, &mut 0)
+    }
+
+    /// Stores what reads need and is not there yet.
+    fn fill(&self, stored: &mut u64) -> Result<(), Stop> {
+        let missing = self.args.count.get().saturating_sub(*stored);
+        if missing > 0 {
+            self.out.note(format_args!("storing {missing} objects to read"));
+            let slice = self.slice(&self.load(Ask::Write), *stored, missing, Duration::MAX)?;
+            *stored += slice.ops;
+        }
+        Ok(())
+    }
+
+    fn run_pairs(
+        &self,
+        what: &str,
+        work: &HttpLoad,
+        floors: &mut [RunningFloor],
+        from: &mut u64,
+    ) -> Result<(ModeReport, Sums), Stop> {
+        let mut course = Course::new(self.args.pairs, self.args.count.get());
+        let mut measuring = Measuring {
+            pairs: Vec::new(),
+            sums: Sums::default(),
+            floors: floors.iter().map(|f| FloorSums { name: f.name(), ops: 0, cpu_s: None }).collect(),
+            latency: load::latencies()?,
+        };
+        let slice_max = self.args.slice.min(SLICE_MAX);
+        let mut last = slice_max;
+        let mut floor_first = false;
+        while let Some(quota) = course.next() {
+            let before = MachineTime::now();
+            // Which comes first changes, so that what drifts over the run favours neither.
+            let mut rates =
+                if floor_first { Some(self.run_floors(floors, last, &mut measuring)?) } else { None };
+            let (slice, sums) = self.work_slice(work, *from, quota, slice_max)?;
+            *from += slice.ops;
+            last = slice.elapsed.clamp(FLOOR_SLICE_MIN.min(slice_max), slice_max);
+            if rates.is_none() {
+                rates = Some(self.run_floors(floors, last, &mut measuring)?);
+            }
+            floor_first = !floor_first;
+            let steal_percent = match (MachineTime::now(), before) {
+                (Some(now), Some(before)) => now.steal_percent_since(before),
+                _ => 0.0,
+            };
+            let pair = Pair { work: slice.rate(), floors: rates.unwrap_or_default(), steal_percent };
+            self.tell(what, &pair, &measuring.floors);
+            if course.take(slice.ops, steal_percent) == Verdict::Repeat {
+                self.out.note(format_args!("{what}: {steal_percent:.0} % steal, the pair is repeated"));
+                continue;
+            }
+            measuring.keep(pair, &slice, sums)?;
+        }
+        let Measuring { pairs, sums, floors, latency } = measuring;
+        let report = report::mode_report(self.args.size, &pairs, course.repeated(), &sums, &floors, &latency);
+        Ok((report, sums))
+    }
+
+    fn tell(&self, what: &str, pair: &Pair, floors: &[FloorSums]) {
+        let rates: Vec<String> = floors
+            .iter()
+            .zip(&pair.floors)
+            .map(|(floor, rate)| format!("{} {rate:.0}", floor.name))
+            .collect();
+        self.out.note(format_args!(
+            "{what}: {:.0} ops/s, floor {}, steal {:.1} %",
+            pair.work,
+            rates.join(", "),
+            pair.steal_percent
+        ));
+    }
+
+    /// A slice of work between two readings of the server's metrics.
+    fn work_slice(
+        &self,
+        work: &HttpLoad,
+        from: u64,
+        quota: u64,
+        time: Duration,
+    ) -> Result<(Slice, Sums), Stop> {
+        let before = self.scrape();
+        let slice = self.slice(work, from, quota, time)?;
+        let mut sums = Sums { ops: slice.ops, seconds: slice.elapsed.as_secs_f64(), ..Sums::default() };
+        if let (Some(before), Some(after)) = (before, self.scrape()) {
+            let since = |names| after.since(&before, names);
+            sums.cpu_s = since(names::CPU_SECONDS);
+            sums.commands = since(names::COMMANDS).zip(since(names::COMMAND_SYNCS));
+            let appends = since(names::APPENDS).zip(since(names::APPEND_SYNCS));
+            sums.appends =
+                appends.map(|(appends, syncs)| (appends, since(names::APPEND_BYTES).unwrap_or(0.0), syncs));
+        }
+        Ok((slice, sums))
+    }
+
+    fn slice<L: Load>(&self, load: &L, from: u64, count_max: u64, time_max: Duration) -> Result<Slice, Stop> {
+        let extent = Extent {
+            from,
+            count_max,
+            time_max,
+            concurrency: self.args.concurrency.get(),
+            threads: self.client_threads,
+        };
+        let slice = load::run(load, extent, self.clock.as_ref(), &self.stop)?;
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Stop { code: "interrupted".into(), ..Stop::local("interrupted") });
+        }
+        Ok(slice)
+    }
+
+    fn run_floors(
+        &self,
+        floors: &mut [RunningFloor],
+        time: Duration,
+        measuring: &mut Measuring,
+    ) -> Result<Vec<f64>, Stop> {
+        let mut rates = Vec::with_capacity(floors.len());
+        for (floor, sums) in floors.iter_mut().zip(&mut measuring.floors) {
+            let before = floor.process().cpu_seconds();
+            let (ops, rate) = self.run_floor(floor, time)?;
+            let used = floor.process().cpu_seconds().zip(before).map(|(after, before)| after - before);
+            sums.ops += ops;
+            sums.cpu_s = add(sums.cpu_s, used);
+            rates.push(rate);
+        }
+        Ok(rates)
+    }
+
+    fn run_floor(&self, floor: &mut RunningFloor, time: Duration) -> Result<(u64, f64), Stop> {
+        Ok(match floor {
+            RunningFloor::Http(_, load) => {
+                let slice = self.slice(load, 0, u64::MAX, time)?;
+                (slice.ops, slice.rate())
+            }
+            RunningFloor::Grpc(_, load) => {
+                let slice = self.slice(load, 0, u64::MAX, time)?;
+                (slice.ops, slice.rate())
+            }
+            RunningFloor::Sync(floor) => {
+                let slice = floor.run(time)?;
+                (slice.ops, slice.ops as f64 * 1e9 / (slice.elapsed_ns as f64).max(1.0))
+            }
+        })
+    }
+
+    fn scrape(&self) -> Option<Scrape> {
+        self.runtime.block_on(self.client.metrics()).ok().map(|text| Scrape::parse(&text))
+    }
+
+    fn clean_up(&self) {
+        match self.runtime.block_on(self.client.remove(&self.directory, true)) {
+            Ok(_) => {}
+            // Nothing was stored.
+            Err(error) if error.code() == Some(hay_common::error::ErrorCode::NotFound) => {}
+            Err(error) => {
+                let path = self.directory.shown();
+                self.out
+                    .note(format_args!("hay: {path} could not be removed: {error}; run `hay rm -r {path}`"));
+            }
+        }
+    }
+}
+
+impl Measuring {
+    fn keep(&mut self, pair: Pair, slice: &Slice, sums: Sums) -> Result<(), LoadError> {
+        self.latency.add(&slice.latency).map_err(|error| LoadError::Start(error.to_string()))?;
+        self.pairs.push(pair);
+        self.sums.ops += sums.ops;
+        self.sums.seconds += sums.seconds;
+        self.sums.cpu_s = add(self.sums.cpu_s, sums.cpu_s);
+        if let Some((commands, syncs)) = sums.commands {
+            let so_far = self.sums.commands.unwrap_or_default();
+            self.sums.commands = Some((so_far.0 + commands, so_far.1 + syncs));
+        }
+        if let Some((needles, bytes, syncs)) = sums.appends {
+            let so_far = self.sums.appends.unwrap_or_default();
+            self.sums.appends = Some((so_far.0 + needles, so_far.1 + bytes, so_far.2 + syncs));
+        }
+        Ok(())
+    }
+}
+
+/// A floor with what is asked of it.
+enum RunningFloor {
+    Http(Floor, HttpLoad),
+    Grpc(Floor, GrpcLoad),
+    Sync(Floor),
+}
+
+impl RunningFloor {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Http(..) => "http",
+            Self::Grpc(..) => GRPC,
+            Self::Sync(_) => "sync",
+        }
+    }
+
+    fn process(&self) -> &Floor {
+        match self {
+            Self::Http(floor, _) | Self::Grpc(floor, _) | Self::Sync(floor) => floor,
+        }
+    }
+}
+
+fn add(so_far: Option<f64>, more: Option<f64>) -> Option<f64> {
+    match (so_far, more) {
+        (Some(a), Some(b)) => Some(a + b),
+        (a, b) => a.or(b),
+    }
+}
+
+fn address_of(target: &Target) -> Result<SocketAddr, Stop> {
+    let unusable = || Stop::usage(format!("bench needs a server at http://HOST:PORT, not {}", target.server));
+    let url = reqwest::Url::parse(&target.server).map_err(|_| unusable())?;
+    if url.scheme() != "http" {
+        return Err(unusable());
+    }
+    let host = url.host_str().ok_or_else(unusable)?.trim_matches(['[', ']']).to_owned();
+    let port = url.port_or_known_default().ok_or_else(unusable)?;
+    let mut addresses = (host.as_str(), port)
+        .to_socket_addrs()
+        .map_err(|error| Stop { exit: Exit::Unreachable, ..Stop::local(format!("{host}: {error}")) })?;
+    addresses.next().ok_or_else(unusable)
+}
+
+fn floor_dir(args: &BenchArgs, target: &Target, out: Output) -> PathBuf {
+    if let Some(dir) = &args.floor_dir {
+        return dir.clone();
+    }
+    let beside = target.credentials.as_deref().and_then(Path::parent);
+    match beside.filter(|dir| !dir.as_os_str().is_empty()) {
+        Some(dir) => dir.to_owned(),
+        None => {
+            out.note(
+                "hay: the sync floor runs in the current directory; --floor-dir names the server's disk",
+            );
+            PathBuf::from(".")
+        }
+    }
+}
+
+/// Where the status says `durability`, however deep.
+fn find_durability(value: &Value) -> Option<String> {
+    match value {
+        Value::Object(fields) => match fields.get("durability") {
+            Some(Value::String(text)) if !text.is_empty() => Some(text.clone()),
+            _ => fields.values().find_map(find_durability),
+        },
+        Value::Array(items) => items.iter().find_map(find_durability),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::sync::SyncFloor;
+    use crate::bench::{grpc, http};
+    use hay_common::clock::SystemClock;
+    use hay_common::random::SeededRandom;
+    use std::future::Future;
+    use tokio::net::TcpListener;
+
+    /// Runs `load` for a second against a server on a thread of its own.
+    fn against<L: Load, F>(
+        size: u64,
+        serve: impl FnOnce(TcpListener, bytes::Bytes) -> F + Send + 'static,
+        load: impl FnOnce(SocketAddr, Contents) -> L,
+    ) -> Slice
+    where
+        F: Future<Output = std::io::Result<()>> + Send + 'static,
+    {
+        let contents = Contents::new(3, size);
+        let object = contents.whole(0);
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        runtime.spawn(serve(listener, object));
+        let load = load(address, contents);
+        let extent = Extent {
+            from: 0,
+            count_max: u64::MAX,
+            time_max: Duration::from_secs(1),
+            concurrency: 4,
+            threads: 2,
+        };
+        load::run(&load, extent, SystemClock::shared().as_ref(), &AtomicBool::new(false)).unwrap()
+    }
+
+    #[test]
+    fn the_http_floor_answers_reads_and_swallows_writes() {
+        for ask in [Ask::Write, Ask::Read(Reads::First)] {
+            for size in [4096, 300_000] {
+                let slice = against(size, http::serve, |a, c| HttpLoad::new(a, None, "p/", c, ask));
+                assert!(slice.ops > 0, "{ask:?} {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_read_that_brings_another_object_is_an_error() {
+        let contents = Contents::new(3, 4096);
+        let other = contents.whole(1);
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        runtime.spawn(http::serve(listener, other));
+        let load = HttpLoad::new(address, None, "p/", contents, Ask::Read(Reads::First));
+        let extent =
+            Extent { from: 0, count_max: 1, time_max: Duration::from_secs(60), concurrency: 1, threads: 1 };
+        let slice = load::run(&load, extent, SystemClock::shared().as_ref(), &AtomicBool::new(false));
+        assert!(matches!(slice, Err(LoadError::Wrong(_))));
+    }
+
+    #[test]
+    fn the_grpc_floor_streams_whole_objects() {
+        let slice = against(3 << 20, grpc::serve, GrpcLoad::new);
+        assert!(slice.ops > 0);
+    }
+
+    #[test]
+    fn the_sync_floor_groups_its_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let random = SeededRandom::shared(4);
+        let data = Contents::new(4, 4096).whole(0);
+        let floor = SyncFloor::prepare(dir.path(), data, 8, random.as_ref()).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "the file has no name");
+        let slice = floor.run(Duration::from_secs(1), SystemClock::shared().as_ref()).unwrap();
+        assert!(slice.ops > 0 && slice.syncs > 0 && slice.syncs <= slice.ops, "{slice:?}");
+    }
+
+    #[test]
+    fn durability_is_found_wherever_the_status_has_it() {
+        let status =
+            serde_json::json!({ "master": { "durability": "" }, "filer": [{ "durability": "sync" }] });
+        assert_eq!(find_durability(&status).as_deref(), Some("sync"));
+        assert_eq!(find_durability(&serde_json::json!({})), None);
+    }
+
+    #[test]
+    fn only_plain_http_is_measured() {
+        let target = |server: &str| Target {
+            server: server.into(),
+            token: crate::config::Token::new("t"),
+            credentials: None,
+        };
+        assert_eq!(address_of(&target("http://127.0.0.1:81")).unwrap(), "127.0.0.1:81".parse().unwrap());
+        assert_eq!(address_of(&target("http://[::1]")).unwrap(), "[::1]:80".parse().unwrap());
+        assert!(address_of(&target("https://127.0.0.1:81")).is_err());
+    }
+}

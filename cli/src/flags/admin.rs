@@ -1,0 +1,55 @@
+//! Flags of the commands that look at the cluster.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use crate::units::parse_duration;
+
+/// `hay cluster …`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ClusterCommand {
+    /// Masters, volume servers and metadata at a glance
+    #[command(after_help = "Examples:\n  hay cluster status\n  hay cluster status --json | jq .master.nodes")]
+    Status,
+}
+
+/// `hay volume …`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum VolumeCommand {
+    /// All volumes
+    #[command(after_help = "Example:\n  hay volume list")]
+    List,
+    /// One volume
+    #[command(after_help = "Example:\n  hay volume show 3")]
+    Show {
+        /// Its number
+        id: u32,
+    },
+}
+
+/// `hay wait`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Example:
+  hay server --dir ./data & hay wait --timeout 60s --pid $!
+
+Waits for the credentials file too, where the server is at its first start.")]
+pub struct WaitArgs {
+    /// Give up after this time
+    #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "TIME")]
+    pub timeout: Duration,
+    /// Give up at once when this process is gone
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<u32>,
+}
+
+/// `hay completions`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Example:
+  hay completions bash > ~/.local/share/bash-completion/completions/hay")]
+pub struct CompletionsArgs {
+    /// For which shell
+    pub shell: clap_complete::Shell,
+}
