@@ -14,6 +14,8 @@ const BESIDE: &[&str] = &[
     "FilerStatus",
     "ClusterStatus",
     "VolumeStatus",
+    // Who reads the metrics is asked for once a reading.
+    "Whoami",
 ];
 const REPEATS: u64 = 100;
 

@@ -83,6 +83,12 @@ impl Api {
         Self { client, base: base.to_owned(), token: token.map(str::to_owned) }
     }
 
+    /// The same, over HTTP/2 on one connection.
+    pub fn over_http2(&self) -> Self {
+        let builder = reqwest::Client::builder().no_proxy().timeout(PATIENCE).http2_prior_knowledge();
+        Self { client: builder.build().unwrap(), ..self.clone() }
+    }
+
     /// The same server with another token, or none.
     pub fn with_token(&self, token: Option<&str>) -> Self {
         Self { token: token.map(str::to_owned), ..self.clone() }

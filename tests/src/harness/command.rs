@@ -6,8 +6,11 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// The binary beside the test executable: `target/release/hay`.
+/// The binary beside the test executable: `target/release/hay`; or what `HAY_BINARY` names.
 pub fn hay_binary() -> PathBuf {
+    if let Some(named) = std::env::var_os("HAY_BINARY") {
+        return PathBuf::from(named);
+    }
     let here = std::env::current_exe().unwrap();
     let release = here.parent().and_then(|deps| deps.parent()).expect("the tests lie in target/release/deps");
     let binary = release.join("hay");

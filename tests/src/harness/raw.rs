@@ -55,6 +55,27 @@ impl Raw {
         self.0.shutdown(std::net::Shutdown::Write)
     }
 
+    /// Whether the server has said something, or closed; asked without waiting.
+    pub fn has_answer(&self) -> bool {
+        self.peeked().is_some()
+    }
+
+    /// Whether the server has closed the connection.
+    pub fn is_closed(&self) -> bool {
+        self.peeked() == Some(0)
+    }
+
+    fn peeked(&self) -> Option<usize> {
+        self.0.set_nonblocking(true).ok()?;
+        let peeked = self.0.peek(&mut [0; 1]);
+        self.0.set_nonblocking(false).ok()?;
+        match peeked {
+            Ok(count) => Some(count),
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => None,
+            Err(_) => Some(0),
+        }
+    }
+
     /// Reads to the end of the connection and takes it apart as one answer; interim answers are skipped.
     pub fn answer(mut self) -> std::io::Result<RawAnswer> {
         let mut bytes = Vec::new();

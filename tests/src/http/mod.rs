@@ -12,6 +12,8 @@ mod listing;
 mod paths;
 mod ranges;
 mod routes;
+mod slow;
+mod version_two;
 
 use crate::harness::RawAnswer;
 
