@@ -201,6 +201,24 @@ pub const WRITE_LEASE_TTL: Duration = Duration::from_secs(60);
 pub const WRITE_LEASE_VOLUMES_MAX: usize = 8;
 /// Volumes reported in one heartbeat message.
 pub const HEARTBEAT_VOLUMES_MAX: usize = 4_096;
+/// An active volume above this share of its size, in percent, gets a successor while it still takes appends.
+pub const VOLUME_GROW_PERCENT: u64 = 85;
+/// Active volumes of one class on one disk at most, those included that nobody can write to.
+pub const ACTIVE_VOLUMES_PER_CLASS_MAX: usize = 8;
+/// A node needs this much room above the reserve for another volume.
+pub const VOLUME_ROOM_BYTES: u64 = 256 * MIB as u64;
+/// A command to a volume server that was not followed is sent again after this long.
+pub const HEARTBEAT_COMMAND_AGAIN: Duration = Duration::from_secs(5);
+/// Commands waiting for one volume server.
+pub const HEARTBEAT_COMMANDS_WAITING_MAX: usize = 256;
+/// A request for a write lease waits this long for volumes that are being made.
+pub const LEASE_GRANT_WAIT: Duration = Duration::from_secs(2);
+/// Nodes in the registry.
+pub const NODES_MAX: usize = 4_096;
+/// Volumes in one page of the map.
+pub const VOLUME_MAP_PAGE_MAX: usize = 1_000;
+/// Bytes of a node's address, rack, zone or tier.
+pub const NODE_TEXT_BYTES_MAX: usize = 255;
 /// Volumes in the map.
 pub const VOLUMES_MAX: usize = 1 << 20;
 
@@ -228,18 +246,18 @@ pub const VERIFIED_TOKENS_MAX: usize = 1_024;
 
 // ---- gateway buffers ----
 
-/// Of the chunk budget, the bytes that bodies take as they arrive, without a slot; the rest are slots.
-pub const CHUNK_OPEN_BYTES: usize = CHUNK_BUDGET_BYTES / 2;
-/// Bytes of bodies that have not outgrown [`SMALL_BODY_BYTES_MAX`] yet, over all requests.
-pub const SMALL_BODIES_BYTES: usize = 32 * MIB;
+/// Of the chunk budget, the share of bodies that have not outgrown [`SMALL_BODY_BYTES_MAX`] yet, in percent.
+pub const CHUNK_BUDGET_SMALL_PERCENT: usize = 25;
+/// Of the chunk budget, the share that larger bodies take as they arrive, without a slot, in percent; the rest is slots.
+pub const CHUNK_BUDGET_OPEN_PERCENT: usize = 25;
 /// When buffers run short, a body that nothing came from for this long may lose its buffer.
-pub const BODY_PRESSURE_IDLE: Duration = Duration::from_secs(3);
+pub const BODY_PRESSURE_IDLE: Duration = Duration::from_secs(1);
 /// When slots run short, a body that nothing came from for this long gives its slot back and keeps its bytes.
 pub const BODY_PARK_IDLE: Duration = Duration::from_millis(10);
-/// Bytes that all downloads prefetch together; beyond it each goes on with [`DOWNLOAD_PIECE_BYTES_MIN`].
-pub const DOWNLOAD_BUDGET_BYTES: usize = 64 * MIB;
-/// The first and smallest piece of a download.
-pub const DOWNLOAD_PIECE_BYTES_MIN: usize = 64 * KIB;
+/// Bytes that all downloads read ahead together; one that waits too long goes on with [`DOWNLOAD_PIECE_BYTES`].
+pub const DOWNLOAD_BUDGET_BYTES: usize = 32 * MIB;
+/// A piece that every download may hold, whatever others hold. What is no longer than this is read in one piece.
+pub const DOWNLOAD_PIECE_BYTES: usize = 64 * KIB;
 /// A client that takes no byte of an answer for this long is cut off.
 pub const HTTP_WRITE_STALL: Duration = Duration::from_secs(300);
 /// Bytes of a refused body that are read and dropped, so that the client sees the answer.

@@ -1,0 +1,198 @@
+//! Bytes of one chunk, from whichever copy gives them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use hay_client::filer::Resolve;
+use hay_client::volume::{Data, NeedleRange, Parts};
+use hay_common::error::{ErrorCode, Failure, Remedy};
+use hay_common::ids::{ContentHash, ManifestId};
+use hay_common::model::{LocatedChunk, Location};
+use hay_common::retry::RetryPolicy;
+
+use super::plan::Wanted;
+use crate::app::{App, token};
+use crate::auth::Authenticated;
+
+/// How often a part is read again after a failure: the location may be old, or a server just gone.
+const REPEATS: RetryPolicy = RetryPolicy {
+    attempts_max: 4,
+    pause_first: Duration::from_millis(20),
+    pause_max: Duration::from_millis(500),
+};
+
+/// The file that a download reads, for asking again where its chunks are.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    pub(crate) path: String,
+    pub(crate) content_hash: Option<ContentHash>,
+    pub(crate) manifest: Option<ManifestId>,
+}
+
+/// Reads a part of a chunk as a whole; at most one inner message long.
+///
+/// # Errors
+/// What the last try said.
+pub(crate) async fn read_whole(
+    app: &App,
+    caller: &Authenticated,
+    source: &Source,
+    wanted: Wanted,
+) -> Result<Bytes, Failure> {
+    let mut reader = Reader::new(app, caller, source, wanted);
+    loop {
+        match reader.try_whole().await {
+            Ok(bytes) => return Ok(bytes),
+            Err(failure) => reader.recover(failure).await?,
+        }
+    }
+}
+
+/// A part of a chunk that arrives piece by piece, and goes on elsewhere where one copy breaks off.
+pub(crate) struct Reader<'a> {
+    app: &'a App,
+    caller: &'a Authenticated,
+    source: &'a Source,
+    wanted: Wanted,
+    open: Option<Parts>,
+    attempt: u32,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(app: &'a App, caller: &'a Authenticated, source: &'a Source, wanted: Wanted) -> Self {
+        Self { app, caller, source, wanted, open: None, attempt: 0 }
+    }
+
+    /// The next piece; `None` when all have come.
+    ///
+    /// # Errors
+    /// What the last try said.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        while self.wanted.start < self.wanted.end {
+            match self.try_next().await {
+                Ok(bytes) => {
+                    let left = self.wanted.end - self.wanted.start;
+                    let came = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                    if came > left {
+                        return Err(Failure::new(
+                            ErrorCode::Internal,
+                            "a volume server sent more than was asked for",
+                        ));
+                    }
+                    self.wanted.start += came;
+                    self.attempt = 0;
+                    return Ok(Some(bytes));
+                }
+                Err(failure) => {
+                    self.open = None;
+                    self.recover(failure).await?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn try_next(&mut self) -> Result<Bytes, Failure> {
+        if self.open.is_none() {
+            let range = self.range()?;
+            let app = self.app;
+            match read(app, range).await? {
+                Data::Whole(bytes) => return self.exact(bytes),
+                Data::Parts(parts) => self.open = Some(parts),
+            }
+        }
+        let Some(parts) = self.open.as_mut() else { return Err(broken_off()) };
+        loop {
+            match parts.next().await {
+                Some(Ok(bytes)) if bytes.is_empty() => {}
+                Some(piece) => return piece,
+                None => return Err(broken_off()),
+            }
+        }
+    }
+
+    async fn try_whole(&mut self) -> Result<Bytes, Failure> {
+        let range = self.range()?;
+        let addresses = self.app.deps.master.locate(range.volume).await?;
+        let bytes = self.app.deps.volumes.read_whole(&addresses, range).await?;
+        self.exact(bytes)
+    }
+
+    fn exact(&self, bytes: Bytes) -> Result<Bytes, Failure> {
+        match bytes.len() == (self.wanted.end - self.wanted.start) as usize {
+            true => Ok(bytes),
+            false => Err(broken_off()),
+        }
+    }
+
+    fn range(&self) -> Result<NeedleRange, Failure> {
+        let located = &self.wanted.located;
+        match located.copy.location {
+            Location::Volume { volume, cookie } => Ok(NeedleRange {
+                volume,
+                key: located.chunk.hash.needle_key(),
+                cookie,
+                offset: self.wanted.start,
+                length: self.wanted.end - self.wanted.start,
+            }),
+            Location::Staged { .. } => {
+                Err(Failure::new(ErrorCode::Unavailable, "a staged content is not readable by this gateway"))
+            }
+        }
+    }
+
+    /// Prepares another try, or gives up with the failure.
+    async fn recover(&mut self, failure: Failure) -> Result<(), Failure> {
+        let may_help = matches!(failure.code.remedy(), Remedy::Refresh | Remedy::RetryLater)
+            || matches!(failure.code, ErrorCode::NotFound | ErrorCode::Corrupt);
+        self.attempt += 1;
+        let pause = self.app.deps.random.as_ref();
+        let Some(pause) = REPEATS.pause(self.attempt, pause).filter(|_| may_help) else {
+            return Err(failure);
+        };
+        if let Location::Volume { volume, .. } = self.wanted.located.copy.location {
+            self.app.deps.master.forget(volume);
+        }
+        // The first time the map may have been old; after that the copy itself may have moved.
+        if self.attempt > 1 {
+            tokio::time::sleep(pause).await;
+            let (app, caller, source, located) = (self.app, self.caller, self.source, self.wanted.located);
+            if let Some(located) = locate_again(app, caller, source, located).await? {
+                self.wanted.located = located;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn read(app: &App, range: NeedleRange) -> Result<Data, Failure> {
+    let addresses = app.deps.master.locate(range.volume).await?;
+    app.deps.volumes.read(&addresses, range).await
+}
+
+/// Where the tenant's row says the chunk is now.
+async fn locate_again(
+    app: &App,
+    caller: &Authenticated,
+    source: &Source,
+    old: LocatedChunk,
+) -> Result<Option<LocatedChunk>, Failure> {
+    let filer = &app.deps.filer;
+    let chunks = match source.manifest {
+        Some(manifest) => filer.read_manifest(token(caller), manifest, old.number, 1).await?,
+        None => {
+            let ask = Resolve { path: source.path.clone(), offset: old.offset, chunks: 1, suffix: None };
+            let resolved = filer.resolve(token(caller), ask).await?;
+            if resolved.entry.content_hash != source.content_hash {
+                return Ok(None);
+            }
+            resolved.chunks
+        }
+    };
+    Ok(chunks.into_iter().find(|c| c.number == old.number && c.chunk == old.chunk))
+}
+
+fn broken_off() -> Failure {
+    Failure::new(ErrorCode::Unavailable, "a volume server broke a read off")
+}

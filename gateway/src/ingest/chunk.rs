@@ -1,0 +1,237 @@
+//! Bodies cut into chunks: each in one buffer that grows with what arrives and is paid for in upload memory.
+
+use bytes::Bytes;
+use hay_common::limits::{CHUNK_BYTES_MAX, KIB, MIB, SMALL_BODY_BYTES_MAX};
+use http_body::Body;
+
+use super::body::{BodyFault, BodyReader};
+use crate::memory::rate::RateLimits;
+use crate::memory::uploads::{Share, UploadMemory};
+
+/// Sizes a buffer grows through, in bytes: a stalled client holds little, and a chunk is copied less than twice.
+const STEPS: [usize; 6] = [SMALL_BODY_BYTES_MAX, 256 * KIB, MIB, 2 * MIB, 4 * MIB, CHUNK_BYTES_MAX];
+
+/// A chunk in memory and the memory it is paid with, sealed.
+pub(crate) struct FullChunk {
+    /// Its bytes.
+    pub(crate) data: Bytes,
+    /// Given back when the chunk is stored and referred to. None: it came in one frame, in the connection's buffer.
+    pub(crate) _share: Option<Share>,
+}
+
+/// What came of the first bytes of a body.
+pub(crate) enum Start {
+    /// All of it.
+    Small(FullChunk),
+    /// More than a small body: the chunk goes on with [`Chunker::next`].
+    Large,
+}
+
+/// Cuts one body.
+pub(crate) struct Chunker<B> {
+    reader: BodyReader<B>,
+    memory: UploadMemory,
+    rate: RateLimits,
+    /// Received, not yet in a chunk.
+    carry: Bytes,
+    /// The chunk that is being filled.
+    open: Option<(Vec<u8>, Share)>,
+    chunk_bytes: usize,
+}
+
+impl<B> Chunker<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    /// Chunks of `chunk_bytes`.
+    pub(crate) fn new(
+        reader: BodyReader<B>,
+        memory: UploadMemory,
+        rate: RateLimits,
+        chunk_bytes: usize,
+    ) -> Self {
+        Self { reader, memory, rate, carry: Bytes::new(), open: None, chunk_bytes }
+    }
+
+    /// Reads a body that may be small.
+    ///
+    /// # Errors
+    /// See [`BodyFault`].
+    pub(crate) async fn start(&mut self) -> Result<Start, BodyFault> {
+        let limit = SMALL_BODY_BYTES_MAX.min(self.chunk_bytes);
+        let Some(first) = self.reader.next(None).await? else {
+            return Ok(Start::Small(FullChunk { data: Bytes::new(), _share: None }));
+        };
+        if first.len() <= limit && self.reader.is_finished() {
+            return Ok(Start::Small(FullChunk { data: first, _share: None }));
+        }
+        self.carry = first;
+        loop {
+            let have = self.open.as_ref().map_or(0, |(buffer, _)| buffer.len());
+            if have + self.carry.len() > limit {
+                return Ok(Start::Large);
+            }
+            self.take_carry(limit).await?;
+            if !self.refill().await? {
+                let (buffer, share) = self.open.take().ok_or(self.lost())?;
+                return Ok(Start::Small(sealed(buffer, share).map_err(|()| self.lost())?));
+            }
+        }
+    }
+
+    /// The next chunk: full, but for the last one. `None` at the end.
+    ///
+    /// # Errors
+    /// See [`BodyFault`].
+    pub(crate) async fn next(&mut self) -> Result<Option<FullChunk>, BodyFault> {
+        loop {
+            let have = self.open.as_ref().map_or(0, |(buffer, _)| buffer.len());
+            let ended = have < self.chunk_bytes && self.carry.is_empty() && !self.refill().await?;
+            if have == self.chunk_bytes || ended {
+                let Some((buffer, share)) = self.open.take() else { return Ok(None) };
+                return sealed(buffer, share).map(Some).map_err(|()| self.lost());
+            }
+            self.take_carry(self.chunk_bytes).await?;
+        }
+    }
+
+    /// Reads into `carry`. False at the end of the body.
+    async fn refill(&mut self) -> Result<bool, BodyFault> {
+        let share = self.open.as_mut().map(|(_, share)| share);
+        match self.reader.next(share).await? {
+            None => Ok(false),
+            Some(bytes) => {
+                self.carry = bytes;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Moves what fits of `carry` into the open chunk.
+    async fn take_carry(&mut self, limit: usize) -> Result<(), BodyFault> {
+        let lost = self.lost();
+        // No more than the rest of the body ever needs.
+        let rest = self.reader.remaining().and_then(|r| usize::try_from(r).ok());
+        let (buffer, share) = self.open.get_or_insert_with(|| (Vec::new(), self.memory.share()));
+        let room = limit.saturating_sub(buffer.len()).min(self.carry.len());
+        let wanted = buffer.len() + room;
+        if wanted > buffer.capacity() {
+            let step = STEPS.into_iter().find(|s| *s >= wanted).unwrap_or(wanted);
+            let most =
+                rest.map_or(usize::MAX, |r| buffer.len().saturating_add(self.carry.len()).saturating_add(r));
+            let size = step.min(most).min(self.chunk_bytes).max(wanted);
+            share.grow(size).await.map_err(|_| lost)?;
+            buffer.reserve_exact(size - buffer.len());
+        }
+        buffer.extend_from_slice(&self.carry.split_to(room));
+        Ok(())
+    }
+
+    fn lost(&self) -> BodyFault {
+        BodyFault::TooSlow(self.rate.bytes_per_s_min)
+    }
+
+    /// The body, to be read to its end without use.
+    pub(crate) fn into_body(self) -> B {
+        self.reader.into_inner()
+    }
+}
+
+fn sealed(buffer: Vec<u8>, mut share: Share) -> Result<FullChunk, ()> {
+    share.seal().map_err(|_| ())?;
+    Ok(FullChunk { data: Bytes::from(buffer), _share: Some(share) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::body::tests::{LIMITS, data, scripted};
+    use crate::memory::gauge::BufferGauge;
+    use crate::memory::ledger::LedgerLimits;
+    use hay_common::clock::ManualClock;
+    use hay_common::random::{Random, SeededRandom};
+    use std::time::Duration;
+
+    fn chunker(
+        frames: Vec<Vec<u8>>,
+        announced: Option<u64>,
+        chunk_bytes: usize,
+    ) -> (Chunker<impl Body<Data = Bytes> + Unpin>, BufferGauge) {
+        let clock = ManualClock::at(0);
+        let gauge = BufferGauge::default();
+        let limits = LedgerLimits {
+            small_bytes: MIB,
+            small_each: SMALL_BODY_BYTES_MAX,
+            open_bytes: 16 * MIB,
+            slots: 1,
+            park_idle: Duration::from_millis(10),
+            pressure_idle: Duration::from_secs(3),
+        };
+        let memory = UploadMemory::new(limits, clock.clone(), gauge.clone());
+        let steps = frames.iter().map(|f| (Duration::ZERO, data(f))).collect();
+        let reader = BodyReader::new(scripted(steps, clock.clone()), announced, LIMITS, clock);
+        (Chunker::new(reader, memory, LIMITS, chunk_bytes), gauge)
+    }
+
+    fn cut(bytes: &[u8], random: &dyn Random) -> Vec<Vec<u8>> {
+        let mut rest = bytes;
+        let mut frames = Vec::new();
+        while !rest.is_empty() {
+            let (frame, after) = rest.split_at((1 + random.u32() as usize % 40_000).min(rest.len()));
+            frames.push(frame.to_vec());
+            rest = after;
+        }
+        frames
+    }
+
+    #[tokio::test]
+    async fn chunks_are_the_same_however_the_bytes_arrive() {
+        let chunk_bytes = 300_000;
+        for seed in 0..40 {
+            let random = SeededRandom::shared(seed);
+            let edges = [0, 1, 65_535, 65_536, 65_537, 299_999, 300_000, 300_001, 600_000, 1_000_000];
+            let mut bytes = vec![0; edges[seed as usize % edges.len()]];
+            random.fill(&mut bytes);
+            let announced = (seed % 2 == 0).then_some(bytes.len() as u64);
+            let (mut chunker, gauge) = chunker(cut(&bytes, random.as_ref()), announced, chunk_bytes);
+            let mut chunks = Vec::new();
+            match chunker.start().await.unwrap() {
+                Start::Small(chunk) => {
+                    assert!(bytes.len() <= SMALL_BODY_BYTES_MAX, "seed {seed}");
+                    chunks.push(chunk.data.to_vec());
+                }
+                Start::Large => {
+                    assert!(bytes.len() > SMALL_BODY_BYTES_MAX, "seed {seed}");
+                    while let Some(chunk) = chunker.next().await.unwrap() {
+                        assert!(gauge.held() >= chunk.data.len() as u64, "seed {seed}");
+                        chunks.push(chunk.data.to_vec());
+                    }
+                }
+            }
+            let all_but_last = chunks.len().saturating_sub(1);
+            assert!(chunks.iter().take(all_but_last).all(|c| c.len() == chunk_bytes), "seed {seed}");
+            assert_eq!(chunks.concat(), bytes, "seed {seed}");
+            assert_eq!(gauge.held(), 0, "seed {seed}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stalled_body_holds_little_more_than_it_sent() {
+        let clock = ManualClock::at(0);
+        let (mut chunker, gauge) = chunker(vec![vec![1; 100_000]], Some(8 << 20), CHUNK_BYTES_MAX);
+        drop(clock);
+        assert!(matches!(chunker.start().await.unwrap(), Start::Large));
+        assert!(chunker.next().await.is_err(), "cut short");
+        assert_eq!(gauge.peak(), 256 << 10);
+    }
+
+    #[tokio::test]
+    async fn a_known_length_is_not_exceeded() {
+        let (mut chunker, gauge) =
+            chunker(vec![vec![1; 70_000], vec![2; 10_000]], Some(80_000), CHUNK_BYTES_MAX);
+        assert!(matches!(chunker.start().await.unwrap(), Start::Large));
+        assert_eq!(chunker.next().await.unwrap().unwrap().data.len(), 80_000);
+        assert!(chunker.next().await.unwrap().is_none());
+        assert_eq!(gauge.peak(), 80_000);
+    }
+}

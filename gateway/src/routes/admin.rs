@@ -1,0 +1,177 @@
+//! What the cluster and its parts look like; for administrators, but for what a caller may know of itself.
+
+use std::sync::Arc;
+
+use hay_client::filer::{FilerStatus, Usage};
+use hay_client::master::{ClusterStatus, VolumeInfo};
+use hay_common::error::{ErrorCode, Failure};
+use hay_common::ids::VolumeId;
+use hay_common::limits::{LIST_PAGE_DEFAULT, LIST_PAGE_MAX};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::operations::reasons;
+use crate::app::App;
+use crate::auth::Authenticated;
+use crate::reply::{self, Refusal, Reply};
+use crate::request::query::Query;
+
+pub(super) async fn whoami(app: &Arc<App>, caller: &Authenticated) -> Result<Reply, Refusal> {
+    let who = app.whoami(caller).await?;
+    let value = json!({
+        "principal": who.principal.id,
+        "tenant": who.principal.tenant,
+        "tenant_name": who.tenant_name,
+        "administrator": who.principal.administrator,
+    });
+    Ok(reply::json(StatusCode::OK, &value))
+}
+
+/// What the caller's own tenant stores.
+pub(super) async fn usage(app: &Arc<App>, caller: &Authenticated) -> Result<Reply, Refusal> {
+    let who = app.whoami(caller).await?;
+    let status = app.deps.filer.status().await?;
+    let own = status.tenants.iter().find(|u| u.tenant == who.principal.tenant);
+    let own =
+        own.ok_or_else(|| Failure::new(ErrorCode::Internal, "the filer counts nothing for this tenant"))?;
+    Ok(reply::json(StatusCode::OK, &usage_json(own)))
+}
+
+pub(super) async fn cluster_status(app: &Arc<App>, caller: &Authenticated) -> Result<Reply, Refusal> {
+    app.administrator(caller).await?;
+    let (cluster, filer) = tokio::try_join!(app.deps.master.cluster_status(), app.deps.filer.status())?;
+    let not_ready: Vec<Value> = reasons(app)
+        .await
+        .into_iter()
+        .map(|(role, reason)| json!({ "role": role, "reason": reason }))
+        .collect();
+    let value = json!({
+        "cluster": cluster.cluster,
+        "ready": not_ready.is_empty(),
+        "not_ready": not_ready,
+        "durability": filer.durability,
+        "masters": masters_json(&cluster),
+        "nodes": nodes_json(&cluster),
+        "volumes": {
+            "writable": cluster.volumes_writable,
+            "sealed": cluster.volumes_sealed,
+            "creating": cluster.volumes_creating,
+        },
+        "master": {
+            "raft_term": cluster.raft_term,
+            "raft_applied": cluster.raft_applied,
+            "durability": cluster.durability,
+        },
+        "filer": filer_json(&filer),
+        "gateway": {
+            "version": env!("CARGO_PKG_VERSION"),
+            "buffer_bytes": app.buffers.held(),
+            "buffer_peak_bytes": app.buffers.peak(),
+        },
+    });
+    Ok(reply::json(StatusCode::OK, &value))
+}
+
+/// Volumes in the order of their ids, paged by `after` and `limit`.
+pub(super) async fn volumes(
+    app: &Arc<App>,
+    caller: &Authenticated,
+    query: Option<&str>,
+) -> Result<Reply, Refusal> {
+    app.administrator(caller).await?;
+    let query = Query::parse(query)?;
+    let limit = query.count("limit", LIST_PAGE_DEFAULT, LIST_PAGE_MAX)?;
+    let after = match query.text("after") {
+        None | Some("") => VolumeId(0),
+        Some(text) => volume_id(text)?,
+    };
+    let page = app.deps.master.volumes(after, u32::try_from(limit).unwrap_or(u32::MAX)).await?;
+    let next = page.volumes.last().filter(|_| page.more).map(|v| v.id);
+    let volumes: Vec<Value> = page.volumes.iter().map(volume_json).collect();
+    Ok(reply::json(StatusCode::OK, &json!({ "volumes": volumes, "next": next, "version": page.version })))
+}
+
+pub(super) async fn volume(app: &Arc<App>, caller: &Authenticated, id: &str) -> Result<Reply, Refusal> {
+    app.administrator(caller).await?;
+    let id = volume_id(id)?;
+    let found = app.deps.master.volume(id).await.map_err(|failure| match failure.code {
+        // To a client it is not a stale location but a name of nothing.
+        ErrorCode::VolumeNotFound => Failure::new(ErrorCode::NotFound, format!("there is no volume {id}")),
+        _ => failure,
+    })?;
+    Ok(reply::json(StatusCode::OK, &volume_json(&found)))
+}
+
+fn volume_id(text: &str) -> Result<VolumeId, Failure> {
+    let bad = |_| Failure::new(ErrorCode::InvalidArgument, "a volume's id is a number");
+    text.parse().map(VolumeId).map_err(bad)
+}
+
+fn usage_json(usage: &Usage) -> Value {
+    json!({
+        "tenant": usage.tenant,
+        "name": usage.name,
+        "logical_bytes": usage.logical_bytes,
+        "files": usage.files,
+        "directories": usage.directories,
+    })
+}
+
+fn masters_json(cluster: &ClusterStatus) -> Vec<Value> {
+    let member = |m: &hay_client::master::MasterMember| json!({ "id": m.id, "address": m.address, "leader": m.leader, "voter": m.voter });
+    cluster.masters.iter().map(member).collect()
+}
+
+fn nodes_json(cluster: &ClusterStatus) -> Vec<Value> {
+    let node = |n: &hay_client::master::NodeStatus| {
+        json!({
+            "node": n.node,
+            "address": n.address,
+            "rack": n.rack,
+            "zone": n.zone,
+            "tier": n.tier,
+            "alive": n.alive,
+            "last_heard_ms_ago": n.last_heard_ms_ago,
+            "free_bytes": n.free_bytes,
+            "total_bytes": n.total_bytes,
+            "volumes": n.volumes,
+        })
+    };
+    cluster.nodes.iter().map(node).collect()
+}
+
+fn filer_json(filer: &FilerStatus) -> Value {
+    json!({
+        "raft_term": filer.raft_term,
+        "raft_applied": filer.raft_applied,
+        "log_time_ms": filer.log_time_ms,
+        "durability": filer.durability,
+        "path_index_mode": filer.path_index_mode,
+        "tenants": filer.tenants.iter().map(usage_json).collect::<Vec<_>>(),
+        "contents_owned": filer.contents_owned,
+        "references": filer.references,
+        "copies": filer.copies,
+        "copy_bytes": filer.copy_bytes,
+        "delete_queue": filer.delete_queue,
+        "manifests_unpublished": filer.manifests_unpublished,
+        "manifests_draining": filer.manifests_draining,
+        "sessions": filer.sessions,
+    })
+}
+
+fn volume_json(volume: &VolumeInfo) -> Value {
+    let member = |m: &hay_client::master::VolumeMember| json!({ "node": m.node, "address": m.address, "filling": m.filling, "alive": m.alive });
+    json!({
+        "id": volume.id,
+        "epoch": volume.epoch,
+        "class": volume.class,
+        "state": volume.state,
+        "members": volume.members.iter().map(member).collect::<Vec<_>>(),
+        "size_bytes": volume.size_bytes,
+        "needles": volume.needles,
+        "garbage_bytes": volume.garbage_bytes,
+        "collection": volume.collection,
+        "tier": volume.tier,
+        "read_only_reason": volume.read_only_reason,
+    })
+}

@@ -1,0 +1,6 @@
+//! Connections: accepted, served, ended.
+
+pub(crate) mod accept;
+pub(crate) mod request_id;
+pub(crate) mod service;
+pub(crate) mod stall;
