@@ -62,6 +62,10 @@ impl Appender {
                 Work::Control(Control::Seal { epoch, done }) => {
                     let sealed = self.seal(epoch);
                     let is_over = sealed.is_ok();
+                    if is_over {
+                        // Before the answer: whoever asks again next finds no appender, and not one about to end.
+                        self.volume.queue.close();
+                    }
                     // Whoever asked may have gone.
                     let _ = done.send(sealed);
                     if is_over {

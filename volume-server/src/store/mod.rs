@@ -6,6 +6,7 @@ mod draft;
 mod error;
 mod layout;
 mod meters;
+mod parts;
 mod queue;
 mod read;
 mod recover;
@@ -29,6 +30,7 @@ use tokio::sync::Semaphore;
 
 pub use config::StoreConfig;
 pub use error::{AppendError, ReadError, StoreError};
+pub use parts::NeedleParts;
 pub use queue::{Answers, NewNeedle};
 pub use read::Needle;
 pub use recover::BrokenVolume;
@@ -184,13 +186,30 @@ impl Store {
     /// # Errors
     /// Absent, corrupt and failed are told apart.
     pub async fn read(&self, id: VolumeId, key: NeedleKey, cookie: Cookie) -> Result<Needle, ReadError> {
-        match self.volume(id) {
-            Some(volume) => volume.read(key, cookie, &self.reads).await,
-            None => Err(match self.broken.get(&id) {
-                Some(broken) => ReadError::Broken { volume: id, reason: broken.reason.clone() },
-                None => ReadError::NoVolume(id),
-            }),
-        }
+        self.readable(id)?.read(key, cookie, &self.reads).await
+    }
+
+    /// Verifies a needle that will be read in parts: memory for one part at a time.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub async fn read_parts(&self, id: VolumeId, key: NeedleKey, cookie: Cookie) -> Result<NeedleParts, ReadError> {
+        self.readable(id)?.parts(key, cookie, &self.reads).await
+    }
+
+    /// Bytes of a needle's data, without looking at the disk.
+    ///
+    /// # Errors
+    /// `NoVolume`, `Broken`, `Absent`.
+    pub fn length(&self, id: VolumeId, key: NeedleKey, cookie: Cookie) -> Result<u32, ReadError> {
+        self.readable(id)?.locate(key, cookie).map(|slot| slot.length)
+    }
+
+    fn readable(&self, id: VolumeId) -> Result<Arc<Volume>, ReadError> {
+        self.volume(id).ok_or_else(|| match self.broken.get(&id) {
+            Some(broken) => ReadError::Broken { volume: id, reason: broken.reason.clone() },
+            None => ReadError::NoVolume(id),
+        })
     }
 
     /// All open volumes, by id.

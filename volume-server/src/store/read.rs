@@ -11,6 +11,7 @@ use hay_needle::{DATA_OVERHEAD_BYTES, HEADER_BYTES, Slot, check_needle};
 use tokio::sync::Semaphore;
 
 use super::error::ReadError;
+use super::parts::NeedleParts;
 use super::volume::Volume;
 
 /// A needle's data, verified.
@@ -34,16 +35,40 @@ impl Volume {
         cookie: Cookie,
         permits: &Arc<Semaphore>,
     ) -> Result<Needle, ReadError> {
-        let clock = self.shared.clock.clone();
+        let slot = self.locate(key, cookie)?;
+        self.counted(self.fetch(slot, key, cookie, permits), |needle| needle.data.len()).await
+    }
+
+    /// Verifies a needle that will be read in parts.
+    pub(crate) async fn parts(
+        self: &Arc<Self>,
+        key: NeedleKey,
+        cookie: Cookie,
+        permits: &Arc<Semaphore>,
+    ) -> Result<NeedleParts, ReadError> {
+        let slot = self.locate(key, cookie)?;
+        let verified = NeedleParts::verify(self.clone(), slot, key, cookie, permits.clone());
+        self.counted(verified, |parts| parts.length() as usize).await
+    }
+
+    pub(crate) fn locate(&self, key: NeedleKey, cookie: Cookie) -> Result<Slot, ReadError> {
+        self.content.read().index.get(key, cookie).ok_or(ReadError::Absent(self.id))
+    }
+
+    async fn counted<T>(
+        &self,
+        read: impl Future<Output = Result<T, ReadError>>,
+        bytes: impl FnOnce(&T) -> usize,
+    ) -> Result<T, ReadError> {
+        let clock = &self.shared.clock;
         let meters = &self.shared.meters;
         let before = clock.monotonic();
-        let slot = self.content.read().index.get(key, cookie).ok_or(ReadError::Absent(self.id))?;
-        let needle = self.fetch(slot, key, cookie, permits).await;
-        match &needle {
-            Ok(needle) => {
+        let done = read.await;
+        match &done {
+            Ok(done) => {
                 self.reads.fetch_add(1, Ordering::Relaxed);
                 meters.reads.increment(1);
-                meters.read_bytes.increment(needle.data.len() as u64);
+                meters.read_bytes.increment(bytes(done) as u64);
             }
             Err(ReadError::Corrupt { offset, reason, .. }) => {
                 meters.corrupt.increment(1);
@@ -52,7 +77,7 @@ impl Volume {
             Err(error) => tracing::warn!(volume = %self.id, %error, "a read failed"),
         }
         meters.read_seconds.record(clock.monotonic().saturating_sub(before));
-        needle
+        done
     }
 
     async fn fetch(
@@ -83,14 +108,14 @@ impl Volume {
         blocking.await.map_err(|_| ReadError::Closing)?
     }
 
-    fn read_failed(&self, slot: Slot, source: io::Error) -> ReadError {
+    pub(super) fn read_failed(&self, slot: Slot, source: io::Error) -> ReadError {
         match source.kind() {
             io::ErrorKind::UnexpectedEof => self.corrupt(slot, "the file ends inside the record".to_owned()),
             _ => ReadError::Io { volume: self.id, offset: slot.offset, source },
         }
     }
 
-    fn corrupt(&self, slot: Slot, reason: String) -> ReadError {
+    pub(super) fn corrupt(&self, slot: Slot, reason: String) -> ReadError {
         ReadError::Corrupt { volume: self.id, offset: slot.offset, reason }
     }
 

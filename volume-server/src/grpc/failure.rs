@@ -1,0 +1,32 @@
+//! The one map from the store's errors to codes.
+
+use hay_common::error::{ErrorCode, Failure};
+
+use crate::store::{AppendError, ReadError};
+
+pub(crate) fn append(error: AppendError) -> Failure {
+    let code = match &error {
+        AppendError::NoVolume(_) => ErrorCode::VolumeNotFound,
+        AppendError::StaleEpoch { .. } => ErrorCode::StaleEpoch,
+        AppendError::Exists { .. } => ErrorCode::NeedleExists,
+        AppendError::Sealed(_) | AppendError::ReadOnly { .. } | AppendError::Full(_) => ErrorCode::VolumeNotWritable,
+        AppendError::TooLarge { .. } => ErrorCode::TooLarge,
+        AppendError::Codec(_) => ErrorCode::InvalidArgument,
+        AppendError::StorageFull => ErrorCode::StorageFull,
+        AppendError::Overloaded(_) => ErrorCode::Overloaded,
+        AppendError::Closing => ErrorCode::Unavailable,
+    };
+    Failure::new(code, error.to_string())
+}
+
+pub(crate) fn read(error: ReadError) -> Failure {
+    let code = match &error {
+        ReadError::NoVolume(_) => ErrorCode::VolumeNotFound,
+        ReadError::Absent(_) => ErrorCode::NotFound,
+        ReadError::Corrupt { .. } | ReadError::Broken { .. } => ErrorCode::Corrupt,
+        // Another replica may have it; the same one may after a restart.
+        ReadError::Io { .. } | ReadError::Closing => ErrorCode::Unavailable,
+    };
+    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    Failure::new(code, format!("{error}{cause}"))
+}

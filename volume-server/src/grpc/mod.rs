@@ -1,0 +1,87 @@
+//! The volume service over the core: messages in, messages out.
+
+mod append;
+mod failure;
+pub(crate) mod heartbeat;
+mod read;
+
+use bytes::Bytes;
+use hay_common::model::Durability;
+use hay_proto::convert::WireId;
+use hay_proto::rpc::{BoxStream, to_status};
+use hay_proto::v1::volume_server::Volume;
+use hay_proto::v1::{self, ReadPart};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::server::VolumeServer;
+
+#[tonic::async_trait]
+impl Volume for VolumeServer {
+    type ReadStream = BoxStream<ReadPart>;
+
+    async fn append_batch(
+        &self,
+        request: Request<v1::AppendBatchRequest>,
+    ) -> Result<Response<v1::AppendBatchReply>, Status> {
+        let results = self.append_items(request.into_inner()).await.map_err(to_status)?;
+        let results =
+            results.into_iter().map(|result| v1::AppendResult { failure: result.err().map(Into::into) }).collect();
+        Ok(Response::new(v1::AppendBatchReply { results }))
+    }
+
+    async fn append(&self, request: Request<Streaming<v1::AppendPart>>) -> Result<Response<v1::AppendReply>, Status> {
+        self.append_stream(request.into_inner()).await.map_err(to_status)?;
+        Ok(Response::new(v1::AppendReply {}))
+    }
+
+    async fn read_batch(
+        &self,
+        request: Request<v1::ReadBatchRequest>,
+    ) -> Result<Response<v1::ReadBatchReply>, Status> {
+        let results = self.read_items(request.into_inner().items).await.map_err(to_status)?;
+        Ok(Response::new(v1::ReadBatchReply { results }))
+    }
+
+    async fn read(&self, request: Request<v1::ReadItem>) -> Result<Response<Self::ReadStream>, Status> {
+        self.read_stream(request.get_ref()).await.map(Response::new).map_err(to_status)
+    }
+
+    async fn volume_status(
+        &self,
+        _: Request<v1::VolumeStatusRequest>,
+    ) -> Result<Response<v1::VolumeStatusReply>, Status> {
+        let ready = self.ready();
+        let space = self.store.space();
+        let volumes = self.store.infos().into_iter().map(heartbeat::volume_report);
+        let volumes = volumes.chain(self.store.broken().map(broken_report)).collect();
+        let durability = match self.store.durability() {
+            Durability::Sync => "sync",
+            Durability::Async => "async",
+        };
+        Ok(Response::new(v1::VolumeStatusReply {
+            node: self.node().to_wire(),
+            volumes,
+            free_bytes: space.free,
+            total_bytes: space.total,
+            durability: durability.to_owned(),
+            ready: ready.is_ok(),
+            not_ready_reason: ready.err().unwrap_or_default(),
+        }))
+    }
+}
+
+/// A volume that can't be opened shows in the status, with its reason; its class and incarnation are not known. The
+/// masters do not hear of it: to them it is missing, which it is.
+fn broken_report(broken: &crate::store::BrokenVolume) -> v1::VolumeReport {
+    v1::VolumeReport {
+        id: broken.id.0,
+        class: v1::SizeClass::Small.into(),
+        state: v1::VolumeState::Sealed.into(),
+        read_only_reason: format!("it can't be opened: {}", broken.reason),
+        incarnation: Bytes::from_static(&[0; 16]),
+        ..v1::VolumeReport::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! What a master hears, and what comes of what it says.
+
+use hay_common::model::{VolumeState, volumes_digest};
+use hay_proto::v1::heartbeat_command::Command;
+
+use super::master::{Session, TestMaster};
+use super::*;
+
+fn create(volume: VolumeId, class: v1::SizeClass) -> Command {
+    Command::Create(v1::CreateVolume { volume: volume.0, epoch: 3, class: class.into(), replicas: vec![] })
+}
+
+/// The next report that names that volume.
+async fn about(session: &mut Session, volume: VolumeId) -> v1::VolumeReport {
+    loop {
+        if let Some(report) = session.change().await.volumes.into_iter().find(|v| v.id == volume.0) {
+            return report;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_master_creates_and_seals_and_hears_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (master, mut sessions) = TestMaster::played();
+    let core = start(dir.path(), master).await;
+    assert!(core.ready().is_err());
+    let mut session = sessions.recv().await.unwrap();
+    let first = session.report().await;
+    assert!(first.full && first.volumes.is_empty() && first.digest == 0);
+    assert_eq!(first.node, core.node().to_wire());
+    assert_eq!((first.tier.as_str(), first.address.as_str()), ("hot", "127.0.0.1:1"));
+    assert!(first.total_bytes > 0);
+
+    session.say(create(SMALL, v1::SizeClass::Small)).await;
+    let report = about(&mut session, SMALL).await;
+    assert_eq!((report.epoch, report.state), (3, v1::VolumeState::Writable as i32));
+    assert_eq!(core.ready(), Ok(()));
+    // Said again: reported again.
+    session.say(create(SMALL, v1::SizeClass::Small)).await;
+    about(&mut session, SMALL).await;
+    session.say(create(LARGE, v1::SizeClass::Large)).await;
+    about(&mut session, LARGE).await;
+
+    session.say(Command::Seal(v1::SealVolume { volume: SMALL.0, epoch: 4 })).await;
+    let sealed = about(&mut session, SMALL).await;
+    assert_eq!((sealed.epoch, sealed.state), (4, v1::VolumeState::Sealed as i32));
+    session.say(Command::FullReport(v1::FullReport {})).await;
+    let full = loop {
+        let report = session.change().await;
+        if report.full {
+            break report;
+        }
+    };
+    assert_eq!(full.volumes.len(), 2);
+    let known = [(SMALL, Epoch(4), VolumeState::Sealed), (LARGE, Epoch(3), VolumeState::Writable)];
+    assert_eq!(full.digest, volumes_digest(known));
+    assert!(full.sequence > first.sequence);
+
+    // The master goes; the server comes again, with everything.
+    session.fail().await;
+    let mut session = sessions.recv().await.unwrap();
+    let again = session.report().await;
+    assert!(again.full && again.volumes.len() == 2);
+    drop(session);
+    let mut session = sessions.recv().await.unwrap();
+    assert!(session.report().await.full);
+    core.shutdown().await;
+}
+
+#[tokio::test]
+async fn reads_are_counted_from_report_to_report() {
+    let dir = tempfile::tempdir().unwrap();
+    let (master, mut sessions) = TestMaster::played();
+    let core = start(dir.path(), master).await;
+    let mut session = sessions.recv().await.unwrap();
+    session.say(create(SMALL, v1::SizeClass::Small)).await;
+    about(&mut session, SMALL).await;
+    let needle = crate::store::NewNeedle::new(
+        EPOCH,
+        NeedleKey(1),
+        hay_common::ids::Cookie(9),
+        0,
+        vec![data(1, 100)],
+        None,
+    );
+    assert_eq!(core.store().append(SMALL, vec![needle.unwrap()]).await, [Ok(())]);
+    for round in 1..4 {
+        for _ in 0..round {
+            core.store().read(SMALL, NeedleKey(1), hay_common::ids::Cookie(9)).await.unwrap();
+        }
+        let mut seen = 0;
+        while seen < round {
+            seen += about(&mut session, SMALL).await.reads;
+        }
+        assert_eq!(seen, round);
+    }
+}

@@ -1,0 +1,101 @@
+//! The master's end of a heartbeat, in the hands of a test.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, stream};
+use hay_proto::rpc::BoxStream;
+use hay_proto::v1::master_server::Master;
+use hay_proto::v1::{self, heartbeat_command::Command};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+/// One heartbeat stream, as the master sees it.
+pub(super) struct Session {
+    pub reports: Streaming<v1::HeartbeatReport>,
+    commands: mpsc::Sender<Result<v1::HeartbeatCommand, Status>>,
+}
+
+impl Session {
+    pub async fn report(&mut self) -> v1::HeartbeatReport {
+        self.reports.next().await.unwrap().unwrap()
+    }
+
+    /// The next report that names volumes.
+    pub async fn change(&mut self) -> v1::HeartbeatReport {
+        loop {
+            let report = self.report().await;
+            if report.full || !report.volumes.is_empty() {
+                return report;
+            }
+        }
+    }
+
+    pub async fn say(&self, command: Command) {
+        self.commands.send(Ok(v1::HeartbeatCommand { command: Some(command) })).await.unwrap();
+    }
+
+    pub async fn fail(&self) {
+        self.commands.send(Err(Status::unavailable("not the leader any more"))).await.unwrap();
+    }
+}
+
+pub(super) struct TestMaster(Mutex<Option<mpsc::Sender<Session>>>);
+
+impl TestMaster {
+    /// Takes reports and says nothing.
+    pub fn silent() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(None)))
+    }
+
+    /// Hands each stream to the test.
+    pub fn played() -> (Arc<Self>, mpsc::Receiver<Session>) {
+        let (sender, sessions) = mpsc::channel(8);
+        (Arc::new(Self(Mutex::new(Some(sender)))), sessions)
+    }
+}
+
+#[tonic::async_trait]
+impl Master for TestMaster {
+    type HeartbeatStream = BoxStream<v1::HeartbeatCommand>;
+    type WatchVolumeMapStream = BoxStream<v1::VolumeMapReply>;
+
+    async fn heartbeat(
+        &self,
+        request: Request<Streaming<v1::HeartbeatReport>>,
+    ) -> Result<Response<Self::HeartbeatStream>, Status> {
+        let sender = self.0.lock().clone();
+        let Some(sender) = sender else {
+            let mut reports = request.into_inner();
+            let drained = stream::once(async move { while reports.next().await.is_some() {} });
+            return Ok(Response::new(Box::pin(drained.flat_map(|()| stream::empty()))));
+        };
+        let (commands, said) = mpsc::channel(8);
+        let session = Session { reports: request.into_inner(), commands };
+        sender.send(session).await.map_err(|_| Status::unavailable("the test is over"))?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(said))))
+    }
+
+    async fn lease_write(&self, _: Request<v1::LeaseWriteRequest>) -> Result<Response<v1::WriteLease>, Status> {
+        Err(Status::unimplemented("not asked for by a volume server"))
+    }
+
+    async fn volume_map(&self, _: Request<v1::VolumeMapRequest>) -> Result<Response<v1::VolumeMapReply>, Status> {
+        Err(Status::unimplemented("not asked for by a volume server"))
+    }
+
+    async fn watch_volume_map(
+        &self,
+        _: Request<v1::WatchVolumeMapRequest>,
+    ) -> Result<Response<Self::WatchVolumeMapStream>, Status> {
+        Err(Status::unimplemented("not asked for by a volume server"))
+    }
+
+    async fn cluster_status(
+        &self,
+        _: Request<v1::ClusterStatusRequest>,
+    ) -> Result<Response<v1::ClusterStatusReply>, Status> {
+        Err(Status::unimplemented("not asked for by a volume server"))
+    }
+}

@@ -1,0 +1,169 @@
+//! Full and failing disks.
+
+use std::io::ErrorKind;
+
+use super::disk::{Call, Fault, FaultyDisk};
+use super::*;
+
+fn faulty() -> (tempfile::TempDir, FaultyDisk, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let store = try_open(config(dir.path()), Arc::new(disk.clone())).unwrap();
+    store.create(SMALL, EPOCH, SizeClass::Small).unwrap();
+    store.create(LARGE, EPOCH, SizeClass::Large).unwrap();
+    (dir, disk, store)
+}
+
+const EVERY_TIME: Fault =
+    Fault { call: Call::Write, ends_with: "7.vol", kind: ErrorKind::StorageFull, partial: 0, once: false };
+
+#[tokio::test]
+async fn a_full_disk_refuses_undoes_and_goes_on() {
+    for (volume, ends_with) in [(SMALL, "7.vol"), (LARGE, "8.vol")] {
+        for partial in [0, 10, 40, 400, 5000, 100_000] {
+            let (dir, disk, store) = faulty();
+            put(&store, volume, 1, 3000).await.unwrap();
+            let end = end_of(&store, volume);
+            disk.set(Fault { ends_with, partial, ..EVERY_TIME });
+            let answers = store.append(volume, vec![needle(2, 3000), needle(3, 3000)]).await;
+            assert_eq!(answers, [Err(AppendError::StorageFull), Err(AppendError::StorageFull)]);
+            assert!(matches!(store.read(volume, NeedleKey(2), Cookie(1)).await, Err(ReadError::Absent(_))));
+            assert_eq!((end_of(&store, volume), read_only(&store, volume)), (end, None));
+            // A crash now finds nothing to set aside.
+            let copy = crash_copy(dir.path());
+            let copied = open(copy.path());
+            assert_eq!((end_of(&copied, volume), read_only(&copied, volume)), (end, None));
+            assert!(files_like(copy.path(), "torn").is_empty());
+            // Refused without a try until the disk was looked at again; then all goes on.
+            disk.heal();
+            assert_eq!(put(&store, LARGE, 4, 10).await, Err(AppendError::StorageFull));
+            store.refresh_space();
+            put(&store, volume, 2, 2000).await.unwrap();
+            holds(&store, volume, 1, 3000).await;
+            holds(&store, volume, 2, 2000).await;
+            store.close();
+            drop(store);
+            holds(&open(dir.path()), volume, 2, 2000).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_reserve_refuses_before_the_disk_is_full_and_lets_go_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let config = StoreConfig { reserve_bytes: 1 << 30, ..config(dir.path()) };
+    let store = try_open(config, Arc::new(disk.clone())).unwrap();
+    store.create(LARGE, EPOCH, SizeClass::Large).unwrap();
+    disk.set_free((1 << 30) + 10_000);
+    store.refresh_space();
+    assert!(store.has_room());
+    put(&store, LARGE, 1, 5000).await.unwrap();
+    // Counted down without asking: the second does not fit any more.
+    assert_eq!(put(&store, LARGE, 2, 5000).await, Err(AppendError::StorageFull));
+    disk.set_free(1 << 29);
+    store.refresh_space();
+    assert_eq!(store.may_append(LARGE, EPOCH), Err(AppendError::StorageFull));
+    assert!(!store.has_room());
+    disk.set_free(1 << 31);
+    store.refresh_space();
+    put(&store, LARGE, 2, 5000).await.unwrap();
+}
+
+#[tokio::test]
+async fn after_a_failed_sync_it_is_read_only_for_good_and_never_synced_again() {
+    let (dir, disk, store) = faulty();
+    put(&store, LARGE, 1, 3000).await.unwrap();
+    disk.set(Fault { call: Call::Sync, ends_with: "8.vol", kind: ErrorKind::Other, once: true, ..EVERY_TIME });
+    let failed = put(&store, LARGE, 2, 3000).await;
+    assert!(matches!(failed, Err(AppendError::ReadOnly { .. })), "{failed:?}");
+    let syncs = disk.count(Call::Sync, "8.vol");
+    for key in 3..10 {
+        assert!(matches!(put(&store, LARGE, key, 10).await, Err(AppendError::ReadOnly { .. })));
+    }
+    assert!(matches!(store.read(LARGE, NeedleKey(2), Cookie(1)).await, Err(ReadError::Absent(_))));
+    holds(&store, LARGE, 1, 3000).await;
+    put(&store, SMALL, 1, 10).await.unwrap();
+    store.close();
+    assert_eq!(disk.count(Call::Sync, "8.vol"), syncs, "not synced again, at the end neither");
+    drop(store);
+    // A restart does not make it good.
+    let store = open(dir.path());
+    assert!(read_only(&store, LARGE).unwrap().contains("sync failed"));
+    assert!(matches!(put(&store, LARGE, 11, 10).await, Err(AppendError::ReadOnly { .. })));
+    holds(&store, LARGE, 1, 3000).await;
+    store.seal(LARGE, Epoch(9)).unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_write_and_a_failed_zeroing_make_it_read_only() {
+    let (_dir, disk, store) = faulty();
+    disk.set(Fault { ends_with: "8.vol", kind: ErrorKind::Other, once: true, ..EVERY_TIME });
+    assert!(matches!(put(&store, LARGE, 1, 10).await, Err(AppendError::ReadOnly { .. })));
+    assert!(read_only(&store, LARGE).unwrap().contains("write failed"));
+    disk.set(Fault { call: Call::ZeroAhead, kind: ErrorKind::Other, ..EVERY_TIME });
+    let mut key = 0;
+    while put(&store, SMALL, key, 100_000).await.is_ok() {
+        key += 1;
+    }
+    assert!(read_only(&store, SMALL).unwrap().contains("zeroing ahead failed"));
+    for key in 0..key {
+        holds(&store, SMALL, key, 100_000).await;
+    }
+}
+
+#[tokio::test]
+async fn zeroing_that_meets_a_full_disk_only_stops() {
+    let (dir, disk, store) = faulty();
+    disk.set(Fault { call: Call::ZeroAhead, ..EVERY_TIME });
+    for key in 0..60 {
+        put(&store, SMALL, key, 50_000).await.unwrap();
+    }
+    assert_eq!(read_only(&store, SMALL), None);
+    disk.heal();
+    for key in 60..90 {
+        put(&store, SMALL, key, 50_000).await.unwrap();
+    }
+    let copy = crash_copy(dir.path());
+    let store = open(copy.path());
+    for key in 0..90 {
+        holds(&store, SMALL, key, 50_000).await;
+    }
+}
+
+#[tokio::test]
+async fn an_undo_that_fails_makes_it_read_only() {
+    let (_dir, disk, store) = faulty();
+    put(&store, LARGE, 1, 10).await.unwrap();
+    disk.set(Fault { ends_with: "8.vol", partial: 20, ..EVERY_TIME });
+    disk.set(Fault { call: Call::SetLen, ends_with: "8.vol", kind: ErrorKind::Other, ..EVERY_TIME });
+    assert!(matches!(put(&store, LARGE, 2, 10).await, Err(AppendError::ReadOnly { .. })));
+}
+
+#[tokio::test]
+async fn an_epoch_that_cannot_be_persisted_admits_nothing() {
+    let (dir, disk, store) = faulty();
+    disk.set(Fault { call: Call::Publish, ends_with: "8.state", kind: ErrorKind::Other, ..EVERY_TIME });
+    let higher = NewNeedle::new(Epoch(8), NeedleKey(1), Cookie(1), 2, vec![data(1, 10)], None).unwrap();
+    assert!(matches!(store.append(LARGE, vec![higher]).await[..], [Err(AppendError::ReadOnly { .. })]));
+    assert!(store.seal(SMALL, Epoch(8)).is_ok());
+    assert!(store.seal(LARGE, Epoch(8)).is_err(), "a seal that is not persisted is not acknowledged");
+    let copy = crash_copy(dir.path());
+    assert_eq!(open(copy.path()).infos()[1].epoch, EPOCH);
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_fails_costs_nothing_but_time() {
+    let (dir, disk, store) = faulty();
+    disk.set(Fault { call: Call::Publish, ends_with: ".checkpoint", kind: ErrorKind::Other, ..EVERY_TIME });
+    for key in 0..20 {
+        put(&store, SMALL, key, 100).await.unwrap();
+    }
+    store.close();
+    drop(store);
+    let store = open(dir.path());
+    for key in 0..20 {
+        holds(&store, SMALL, key, 100).await;
+    }
+    put(&store, SMALL, 20, 100).await.unwrap();
+}
