@@ -1,1 +1,25 @@
-//! Masters: volume map, write leases, node registry
+//! Masters: the volume map, write leases and the node registry, agreed on by Raft.
+//!
+//! [`state`] and [`plan`] are pure. [`live`] is what the leader knows from heartbeats and forgets with its leadership.
+//! The core ties them to the consensus; one task decides and acts. A master dials nobody: commands go down the
+//! heartbeat streams.
+
+mod config;
+mod core;
+mod duties;
+mod error;
+mod grpc;
+mod heartbeat;
+mod info;
+pub mod live;
+mod machine;
+pub mod plan;
+pub mod state;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::{MasterConfig, MasterDeps};
+pub use core::{Master, MasterCore};
+pub use error::{ChangeError, HeartbeatError, LeaseError, MapError, StartError};
+pub use info::{ClusterStatus, MapPage, MemberInfo, NodeInfo, VolumeInfo, WriteLease};

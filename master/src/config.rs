@@ -1,0 +1,52 @@
+//! What a master is started with.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hay_common::clock::SharedClock;
+use hay_common::disk::SharedDisk;
+use hay_common::model::Durability;
+use hay_proto::rpc::credential::ClusterKey;
+
+use crate::plan::Policy;
+
+/// What a master must be told.
+#[derive(Debug, Clone)]
+pub struct MasterConfig {
+    /// Its own directory.
+    pub dir: PathBuf,
+    /// Where other masters will reach it.
+    pub address: String,
+    /// What acknowledged means.
+    pub durability: Durability,
+    /// Servers that hold a new volume; `None` leaves what is set.
+    pub replicas: Option<u8>,
+    /// The numbers that plans go by.
+    pub policy: Policy,
+    /// Entries between two snapshots.
+    pub snapshot_every_entries: u64,
+}
+
+impl MasterConfig {
+    /// The only master, in `dir`.
+    pub fn sole(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            address: String::new(),
+            durability: Durability::Sync,
+            replicas: None,
+            policy: Policy::default(),
+            snapshot_every_entries: hay_common::limits::SNAPSHOT_EVERY_ENTRIES,
+        }
+    }
+}
+
+/// What a master needs from outside.
+pub struct MasterDeps {
+    /// Where its directory is.
+    pub disk: SharedDisk,
+    /// Time.
+    pub clock: SharedClock,
+    /// Names the cluster, and signs write leases.
+    pub key: Arc<ClusterKey>,
+}

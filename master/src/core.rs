@@ -1,0 +1,327 @@
+//! The master's core: what its handlers and its duties share.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use hay_common::clock::SharedClock;
+use hay_common::ids::VolumeId;
+use hay_common::limits::{
+    LEASE_GRANT_WAIT, RPC_BATCH_ITEMS_MAX, VOLUME_MAP_PAGE_MAX, VOLUMES_AVOIDED_MAX, WRITE_LEASE_TTL,
+};
+use hay_common::model::{Durability, LeasedVolume, VolumeState};
+use hay_consensus::{Group, GroupConfig};
+use hay_proto::rpc::credential::ClusterKey;
+use hay_proto::rpc::lease::LeaseToken;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::config::{MasterConfig, MasterDeps};
+use crate::duties;
+use crate::error::{ChangeError, LeaseError, MapError, StartError, describe};
+use crate::info::{ClusterStatus, MapPage, MemberInfo, NodeInfo, VolumeInfo, WriteLease};
+use crate::live::Live;
+use crate::machine::{Machine, SharedState};
+use crate::plan::{Policy, View, covers_all, select, shortage};
+use crate::state::{Command, Configuration, Outcome, Part, State, Volume};
+
+/// Starts masters.
+pub struct Master;
+
+impl Master {
+    /// Opens or makes the master in `config.dir`, and waits until it leads.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(config: MasterConfig, deps: MasterDeps) -> Result<Arc<MasterCore>, StartError> {
+        let MasterDeps { disk, clock, key } = deps;
+        let (machine, shared) = Machine::new(disk.clone());
+        let group_config = GroupConfig {
+            address: config.address.clone(),
+            durability: config.durability,
+            snapshot_every_entries: config.snapshot_every_entries,
+            ..GroupConfig::sole("master", &config.dir, key.cluster())
+        };
+        let group = Group::start(group_config, Box::new(machine), disk).await?;
+        let core = Arc::new_cyclic(|this| MasterCore {
+            this: this.clone(),
+            group,
+            shared,
+            live: Mutex::new(Live::default()),
+            news: watch::Sender::new(0),
+            closing: watch::Sender::new(false),
+            clock,
+            key,
+            policy: config.policy,
+            durability: config.durability,
+            turn: AtomicUsize::new(0),
+            duties: Mutex::new(None),
+        });
+        core.live.lock().begin(core.clock.monotonic());
+        if let Some(replicas) = config.replicas
+            && core.shared.state.read().configuration.replicas != replicas
+            && let Err(error) = core.change(&Command::Configure(Configuration { replicas })).await
+        {
+            core.shutdown().await;
+            return Err(error.into());
+        }
+        *core.duties.lock() = Some(tokio::spawn(duties::run(core.clone())));
+        Ok(core)
+    }
+}
+
+/// A running master. Implements the generated service trait.
+pub struct MasterCore {
+    /// For streams that outlive the call which opened them.
+    pub(crate) this: Weak<MasterCore>,
+    pub(crate) group: Group,
+    pub(crate) shared: SharedState,
+    pub(crate) live: Mutex<Live>,
+    /// Counts what may change a plan or a lease: whoever waits looks again.
+    pub(crate) news: watch::Sender<u64>,
+    pub(crate) closing: watch::Sender<bool>,
+    pub(crate) clock: SharedClock,
+    pub(crate) key: Arc<ClusterKey>,
+    pub(crate) policy: Policy,
+    durability: Durability,
+    turn: AtomicUsize,
+    duties: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl MasterCore {
+    pub(crate) fn view<'a>(&'a self, state: &'a State, live: &'a Live) -> View<'a> {
+        View { state, live, now: self.clock.monotonic(), policy: &self.policy }
+    }
+
+    /// Whether this master leads and has caught up.
+    pub fn leads(&self) -> bool {
+        self.group.leading().borrow().is_some()
+    }
+
+    /// Makes a change durable on a majority.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn change(&self, command: &Command) -> Result<Outcome, ChangeError> {
+        let answer = self.group.propose(command.encode()?).await?;
+        match Outcome::decode(&answer)? {
+            Outcome::Refused(refusal) => Err(refusal.into()),
+            outcome => Ok(outcome),
+        }
+    }
+
+    pub(crate) fn tell(&self) {
+        self.news.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Whether it leads and could lease a volume of every class; else why not.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    pub fn ready(&self) -> Result<(), String> {
+        if !self.leads() {
+            return Err("this master does not lead".to_owned());
+        }
+        let (state, live) = (self.shared.state.read(), self.live.lock());
+        let view = self.view(&state, &live);
+        match shortage(&view, &select(&view, &[], 0)) {
+            None => Ok(()),
+            Some(shortage) => Err(describe(shortage)),
+        }
+    }
+
+    /// A short list of writable volumes with a token. What the caller could not write to is left out; where that
+    /// leaves a class without any, others are made, and waited for a little.
+    ///
+    /// # Errors
+    /// See [`LeaseError`]. A lease that covers one class only is no error.
+    pub async fn lease_write(&self, avoid: &[VolumeId]) -> Result<WriteLease, LeaseError> {
+        if avoid.len() > VOLUMES_AVOIDED_MAX {
+            return Err(LeaseError::TooMany(avoid.len()));
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut news = self.news.subscribe();
+        let waited = tokio::time::timeout(LEASE_GRANT_WAIT, async {
+            let mut told = false;
+            loop {
+                if !self.leads() {
+                    return Err(LeaseError::NotLeader);
+                }
+                news.mark_unchanged();
+                let volumes = self.leasable(avoid, turn);
+                if covers_all(&volumes) {
+                    return Ok(volumes);
+                }
+                if !std::mem::replace(&mut told, true) {
+                    self.suspect(avoid);
+                }
+                // The sender lives as long as self.
+                let _ = news.changed().await;
+            }
+        });
+        let volumes = match waited.await {
+            Ok(volumes) => volumes?,
+            Err(_) => self.leasable(avoid, turn),
+        };
+        if volumes.is_empty() {
+            let (state, live) = (self.shared.state.read(), self.live.lock());
+            let short = shortage(&self.view(&state, &live), &volumes);
+            return Err(LeaseError::Short(short.unwrap_or(crate::plan::Shortage::NoServers)));
+        }
+        Ok(self.grant(volumes))
+    }
+
+    fn leasable(&self, avoid: &[VolumeId], turn: usize) -> Vec<LeasedVolume> {
+        let (state, live) = (self.shared.state.read(), self.live.lock());
+        select(&self.view(&state, &live), avoid, turn)
+    }
+
+    /// Volumes that a writer can't use don't count as ready for a while, so that others are made.
+    fn suspect(&self, avoid: &[VolumeId]) {
+        let now = self.clock.monotonic();
+        let known: Vec<VolumeId> = {
+            let state = self.shared.state.read();
+            avoid.iter().copied().filter(|id| state.volumes.contains_key(id)).collect()
+        };
+        {
+            let mut live = self.live.lock();
+            known.iter().for_each(|id| live.suspect(*id, now));
+        }
+        if !known.is_empty() {
+            self.tell();
+        }
+    }
+
+    fn grant(&self, volumes: Vec<LeasedVolume>) -> WriteLease {
+        let ttl_ms = u64::try_from(WRITE_LEASE_TTL.as_millis()).unwrap_or(u64::MAX);
+        let token = LeaseToken {
+            cluster: self.key.cluster(),
+            volumes: volumes.iter().map(|leased| (leased.volume, leased.epoch)).collect(),
+            expires_ms: self.clock.wall_ms().saturating_add(ttl_ms),
+        };
+        metrics::counter!("hay_master_leases_total").increment(1);
+        WriteLease { token: token.sign(&self.key), volumes, ttl: WRITE_LEASE_TTL }
+    }
+
+    /// The named volumes, those that there are.
+    ///
+    /// # Errors
+    /// See [`MapError`].
+    pub async fn volumes(&self, ids: &[VolumeId]) -> Result<MapPage, MapError> {
+        if ids.len() > RPC_BATCH_ITEMS_MAX {
+            return Err(MapError::TooMany(ids.len()));
+        }
+        self.group.read_barrier().await?;
+        let (state, live) = (self.shared.state.read(), self.live.lock());
+        let found = ids.iter().filter_map(|id| state.volumes.get(id).map(|volume| (*id, volume)));
+        let volumes = found.map(|(id, volume)| self.describe(&state, &live, id, volume)).collect();
+        Ok(MapPage { volumes, version: state.version, more: false })
+    }
+
+    /// A page of the whole map in the order of ids; `limit` 0 takes the usual.
+    ///
+    /// # Errors
+    /// See [`MapError`].
+    pub async fn map(&self, after: VolumeId, limit: usize) -> Result<MapPage, MapError> {
+        self.group.read_barrier().await?;
+        let limit = if limit == 0 { VOLUME_MAP_PAGE_MAX } else { limit.min(VOLUME_MAP_PAGE_MAX) };
+        let (state, live) = (self.shared.state.read(), self.live.lock());
+        let later = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
+        let mut rest = state.volumes.range(later);
+        let page = rest.by_ref().take(limit);
+        let volumes = page.map(|(id, volume)| self.describe(&state, &live, *id, volume)).collect();
+        Ok(MapPage { volumes, version: state.version, more: rest.next().is_some() })
+    }
+
+    /// What changed after `version`, oldest change first: at most a page.
+    pub fn changes(&self, version: u64) -> MapPage {
+        let (state, live) = (self.shared.state.read(), self.live.lock());
+        let mut changed = state.changed_after(version);
+        let page: Vec<_> = changed.by_ref().take(VOLUME_MAP_PAGE_MAX).collect();
+        let more = changed.next().is_some();
+        let version = page.last().map_or(version, |(_, volume)| volume.changed);
+        let volumes = page.into_iter().map(|(id, volume)| self.describe(&state, &live, id, volume)).collect();
+        MapPage { volumes, version, more }
+    }
+
+    fn describe(&self, state: &State, live: &Live, id: VolumeId, volume: &Volume) -> VolumeInfo {
+        let now = self.clock.monotonic();
+        let reports = || volume.members.iter().filter_map(|member| live.report(member.node, id, now));
+        let members = volume.members.iter().map(|member| MemberInfo {
+            node: member.node,
+            address: state.nodes.get(&member.node).map(|node| node.address.clone()).unwrap_or_default(),
+            filling: member.part == Part::Filling,
+            alive: live.alive(member.node, now),
+        });
+        VolumeInfo {
+            id,
+            epoch: volume.epoch,
+            size: volume.class.size,
+            state: volume.state,
+            members: members.collect(),
+            size_bytes: reports().map(|report| report.size_bytes).max().unwrap_or(0),
+            needles: reports().map(|report| report.needles).max().unwrap_or(0),
+            garbage_bytes: reports().map(|report| report.garbage_bytes).max().unwrap_or(0),
+            collection: volume.class.collection.clone(),
+            tier: volume.class.tier.clone(),
+            read_only_reason: reports()
+                .find_map(|report| report.read_only_reason.clone())
+                .unwrap_or_default(),
+        }
+    }
+
+    /// The cluster as this master knows it.
+    pub fn status(&self) -> ClusterStatus {
+        let not_ready = self.ready().err();
+        let group = self.group.status();
+        let (state, live) = (self.shared.state.read(), self.live.lock());
+        let now = self.clock.monotonic();
+        let nodes = state.nodes.iter().map(|(id, info)| {
+            let known = live.node(*id);
+            NodeInfo {
+                id: *id,
+                info: info.clone(),
+                alive: live.alive(*id, now),
+                heard_ago: known.map(|node| now.saturating_sub(node.heard)),
+                free_bytes: known.map_or(0, |node| node.free_bytes),
+                total_bytes: known.map_or(0, |node| node.total_bytes),
+                volumes: known.map_or(0, |node| node.volumes.len()),
+            }
+        });
+        let (mut creating, mut writable) = (0, 0);
+        for (_, volume) in state.open_volumes() {
+            match volume.state {
+                VolumeState::Creating => creating += 1,
+                VolumeState::Writable | VolumeState::Sealed => writable += 1,
+            }
+        }
+        let all = u32::try_from(state.volumes.len()).unwrap_or(u32::MAX);
+        ClusterStatus {
+            cluster: self.key.cluster(),
+            group,
+            nodes: nodes.collect(),
+            volumes: (creating, writable, all - creating - writable),
+            durability: self.durability,
+            not_ready,
+        }
+    }
+
+    /// Its state, for inspection.
+    pub fn state(&self) -> Arc<RwLock<State>> {
+        self.shared.state.clone()
+    }
+
+    /// Ends streams and duties, finishes what is proposed, and closes the directory.
+    pub async fn shutdown(&self) {
+        self.closing.send_replace(true);
+        let duties = self.duties.lock().take();
+        if let Some(duties) = duties
+            && let Err(error) = duties.await
+        {
+            tracing::error!(%error, "the master's duties failed");
+        }
+        if let Err(error) = self.group.shutdown().await {
+            tracing::error!(%error, "the masters' group did not end cleanly");
+        }
+    }
+}

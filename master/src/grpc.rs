@@ -1,0 +1,310 @@
+//! The generated service over the core. Wire types stop here.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use hay_common::error::{ErrorCode, Failure};
+use hay_common::ids::{ClusterId, Epoch, NodeId, VolumeId};
+use hay_common::limits::HEARTBEAT_VOLUMES_MAX;
+use hay_common::model::Durability;
+use hay_proto::convert::{ConvertError, WireId, size_class, volume_state};
+use hay_proto::rpc::{BoxStream, Peer, to_status};
+use hay_proto::v1::{self, heartbeat_command, master_server};
+use tokio::sync::mpsc;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::core::MasterCore;
+use crate::heartbeat::Session;
+use crate::info::{ClusterStatus, MapPage, NodeInfo, VolumeInfo, WriteLease};
+use crate::live::{Down, Report, VolumeReport};
+use crate::state::Node;
+
+#[tonic::async_trait]
+impl master_server::Master for MasterCore {
+    type HeartbeatStream = BoxStream<v1::HeartbeatCommand>;
+    type WatchVolumeMapStream = BoxStream<v1::VolumeMapReply>;
+
+    async fn heartbeat(
+        &self,
+        request: Request<Streaming<v1::HeartbeatReport>>,
+    ) -> Result<Response<Self::HeartbeatStream>, Status> {
+        if !self.leads() {
+            let text = "this master does not lead; the leader takes the heartbeats";
+            return Err(to_status(Failure::new(ErrorCode::NotLeader, text)));
+        }
+        let peer = request.extensions().get::<Peer>().copied();
+        let core = self.shared_self()?;
+        let (session, commands) = Session::new(core.clone(), peer);
+        let (failures, failed) = mpsc::channel(1);
+        // A task of its own: the stream outlives this call, and in one process it would run on the caller's task.
+        tokio::spawn(listen(core, session, request.into_inner(), failures));
+        Ok(Response::new(Box::pin(command_stream(self, commands, failed))))
+    }
+
+    async fn lease_write(
+        &self,
+        request: Request<v1::LeaseWriteRequest>,
+    ) -> Result<Response<v1::WriteLease>, Status> {
+        let avoid: Vec<VolumeId> = request.into_inner().avoid.into_iter().map(VolumeId).collect();
+        let lease = self.lease_write(&avoid).await.map_err(|e| to_status(e.into()))?;
+        Ok(Response::new(wire_lease(lease)))
+    }
+
+    async fn volume_map(
+        &self,
+        request: Request<v1::VolumeMapRequest>,
+    ) -> Result<Response<v1::VolumeMapReply>, Status> {
+        let request = request.into_inner();
+        let page = if request.volumes.is_empty() {
+            self.map(VolumeId(request.after), request.limit as usize).await
+        } else {
+            let ids: Vec<VolumeId> = request.volumes.into_iter().map(VolumeId).collect();
+            self.volumes(&ids).await
+        };
+        page.map(|page| Response::new(wire_page(page))).map_err(|e| to_status(e.into()))
+    }
+
+    async fn watch_volume_map(
+        &self,
+        request: Request<v1::WatchVolumeMapRequest>,
+    ) -> Result<Response<Self::WatchVolumeMapStream>, Status> {
+        let asked = request.into_inner().after_version;
+        let now = *self.shared.version.borrow();
+        // 0 asks for changes from now on; a version that is not reached yet is another master's or another cluster's.
+        let from = if asked == 0 || asked > now { now } else { asked };
+        Ok(Response::new(Box::pin(changes(self.shared_self()?, from))))
+    }
+
+    async fn cluster_status(
+        &self,
+        _request: Request<v1::ClusterStatusRequest>,
+    ) -> Result<Response<v1::ClusterStatusReply>, Status> {
+        Ok(Response::new(wire_status(self.status())))
+    }
+}
+
+impl MasterCore {
+    fn shared_self(&self) -> Result<Arc<Self>, Status> {
+        let gone = || to_status(Failure::new(ErrorCode::Unavailable, "this master is closing"));
+        self.this.upgrade().ok_or_else(gone)
+    }
+}
+
+/// Hears reports until the server ends the stream, fails, or the master closes.
+async fn listen(
+    core: Arc<MasterCore>,
+    mut session: Session,
+    mut reports: Streaming<v1::HeartbeatReport>,
+    failures: mpsc::Sender<Status>,
+) {
+    let mut closing = core.closing.subscribe();
+    let mut leading = core.group.leading();
+    loop {
+        let report = tokio::select! {
+            report = reports.message() => report,
+            _ = closing.wait_for(|closing| *closing) => return,
+            // A client half that went away: nobody reads the commands any more.
+            () = failures.closed() => return,
+            _ = leading.wait_for(Option::is_none) => Err(to_status(Failure::new(ErrorCode::NotLeader, "this master leads no more"))),
+        };
+        let heard = match report {
+            Ok(None) => return,
+            Ok(Some(report)) => match read_report(report) {
+                Ok((cluster, report)) => session.hear(cluster, report).await.map_err(|e| to_status(e.into())),
+                Err(error) => Err(error.into()),
+            },
+            Err(status) => Err(status),
+        };
+        if let Err(status) = heard {
+            tracing::info!(message = status.message(), "a heartbeat stream ends");
+            // Whoever reads the commands may be gone.
+            let _ = failures.try_send(status);
+            return;
+        }
+    }
+}
+
+/// Commands as they come; a failure of the listener ends them, as does the master's closing.
+fn command_stream(
+    core: &MasterCore,
+    commands: mpsc::Receiver<Down>,
+    failed: mpsc::Receiver<Status>,
+) -> impl futures::Stream<Item = Result<v1::HeartbeatCommand, Status>> + Send + use<> {
+    let lease_key = Bytes::copy_from_slice(&core.key.public().0);
+    let parts = (commands, Some(failed), core.closing.subscribe());
+    futures::stream::unfold(parts, move |(mut commands, failed, mut closing)| {
+        let lease_key = lease_key.clone();
+        async move {
+            let mut failed = failed?;
+            let next = tokio::select! {
+                biased;
+                _ = closing.wait_for(|closing| *closing) => return None,
+                status = failed.recv() => Err(status),
+                down = commands.recv() => Ok(down),
+            };
+            match next {
+                Ok(Some(down)) => {
+                    Some((Ok(wire_command(down, lease_key)), (commands, Some(failed), closing)))
+                }
+                // The listener has ended: with a failure, or as the server ended its half.
+                Ok(None) => {
+                    let status = failed.recv().await?;
+                    Some((Err(status), (commands, None, closing)))
+                }
+                Err(status) => status.map(|status| (Err(status), (commands, None, closing))),
+            }
+        }
+    })
+}
+
+/// Changes of the map after `from`, for as long as the master runs.
+fn changes(
+    core: Arc<MasterCore>,
+    from: u64,
+) -> impl futures::Stream<Item = Result<v1::VolumeMapReply, Status>> + Send {
+    let (version, closing) = (core.shared.version.clone(), core.closing.subscribe());
+    let parts = (core, version, closing, from);
+    let pages = futures::stream::unfold(parts, |(core, mut version, mut closing, from)| async move {
+        loop {
+            tokio::select! {
+                _ = closing.wait_for(|closing| *closing) => return None,
+                reached = version.wait_for(|version| *version > from) => if reached.is_err() { return None },
+            }
+            let page = core.changes(from);
+            if !page.volumes.is_empty() {
+                let next = page.version;
+                return Some((page, (core, version, closing, next)));
+            }
+        }
+    });
+    pages.map(|page| Ok(wire_page(page)))
+}
+
+fn read_report(report: v1::HeartbeatReport) -> Result<(ClusterId, Report), ConvertError> {
+    let cluster = ClusterId::from_wire("heartbeat_report.cluster", &report.cluster)?;
+    let partial = report.volumes.len() == HEARTBEAT_VOLUMES_MAX;
+    let node = NodeId::from_wire("heartbeat_report.node", &report.node)?;
+    let info = Node { address: report.address, rack: report.rack, zone: report.zone, tier: report.tier };
+    let volumes = report.volumes.into_iter().map(read_volume).collect::<Result<_, _>>()?;
+    let report = Report {
+        full: report.full,
+        node,
+        info,
+        volumes,
+        removed: report.removed.into_iter().map(VolumeId).collect(),
+        free_bytes: report.free_bytes,
+        total_bytes: report.total_bytes,
+        digest: report.digest,
+        sequence: report.sequence,
+        partial,
+    };
+    Ok((cluster, report))
+}
+
+fn read_volume(report: v1::VolumeReport) -> Result<VolumeReport, ConvertError> {
+    Ok(VolumeReport {
+        id: VolumeId(report.id),
+        epoch: Epoch(report.epoch),
+        class: size_class("volume_report.class", report.class)?,
+        state: volume_state("volume_report.state", report.state)?,
+        read_only_reason: (!report.read_only_reason.is_empty()).then_some(report.read_only_reason),
+        size_bytes: report.size_bytes,
+        needles: report.needles,
+        garbage_bytes: report.garbage_bytes,
+    })
+}
+
+fn wire_command(down: Down, lease_key: Bytes) -> v1::HeartbeatCommand {
+    use heartbeat_command::Command;
+    let command = match down {
+        Down::Create { volume, epoch, class, replicas } => Command::Create(v1::CreateVolume {
+            volume: volume.0,
+            epoch: epoch.0,
+            class: v1::SizeClass::from(class).into(),
+            replicas,
+        }),
+        Down::Seal { volume, epoch } => Command::Seal(v1::SealVolume { volume: volume.0, epoch: epoch.0 }),
+        Down::FullReport => Command::FullReport(v1::FullReport {}),
+        Down::Acknowledge { sequence } => Command::Acknowledge(v1::Acknowledge { sequence, lease_key }),
+    };
+    v1::HeartbeatCommand { command: Some(command) }
+}
+
+fn wire_lease(lease: WriteLease) -> v1::WriteLease {
+    v1::WriteLease {
+        volumes: lease.volumes.into_iter().map(Into::into).collect(),
+        token: lease.token,
+        ttl_ms: u64::try_from(lease.ttl.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+fn wire_page(page: MapPage) -> v1::VolumeMapReply {
+    let volumes = page.volumes.into_iter().map(wire_volume).collect();
+    v1::VolumeMapReply { volumes, version: page.version, more: page.more }
+}
+
+fn wire_volume(volume: VolumeInfo) -> v1::VolumeRecord {
+    let members = volume.members.into_iter().map(|member| v1::VolumeMember {
+        node: member.node.to_wire(),
+        address: member.address,
+        filling: member.filling,
+        alive: member.alive,
+    });
+    v1::VolumeRecord {
+        id: volume.id.0,
+        epoch: volume.epoch.0,
+        class: v1::SizeClass::from(volume.size).into(),
+        state: v1::VolumeState::from(volume.state).into(),
+        members: members.collect(),
+        size_bytes: volume.size_bytes,
+        needles: volume.needles,
+        garbage_bytes: volume.garbage_bytes,
+        collection: volume.collection,
+        tier: volume.tier,
+        read_only_reason: volume.read_only_reason,
+    }
+}
+
+fn wire_status(status: ClusterStatus) -> v1::ClusterStatusReply {
+    let masters = status.group.members.iter().map(|member| v1::MemberStatus {
+        id: member.id.0,
+        address: member.address.clone(),
+        leader: status.group.leader == Some(member.id),
+        voter: member.voter,
+    });
+    let (creating, writable, sealed) = status.volumes;
+    v1::ClusterStatusReply {
+        cluster: status.cluster.to_wire(),
+        masters: masters.collect(),
+        nodes: status.nodes.into_iter().map(wire_node).collect(),
+        volumes_writable: writable,
+        volumes_sealed: sealed,
+        volumes_creating: creating,
+        raft_term: status.group.term,
+        raft_applied: status.group.applied.map_or(0, |at| at.index),
+        ready: status.not_ready.is_none(),
+        not_ready_reason: status.not_ready.unwrap_or_default(),
+        durability: match status.durability {
+            Durability::Sync => "sync",
+            Durability::Async => "async",
+        }
+        .to_owned(),
+    }
+}
+
+fn wire_node(node: NodeInfo) -> v1::NodeStatus {
+    let ago = node.heard_ago.map_or(u64::MAX, |ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX));
+    v1::NodeStatus {
+        node: node.id.to_wire(),
+        address: node.info.address,
+        rack: node.info.rack,
+        zone: node.info.zone,
+        tier: node.info.tier,
+        alive: node.alive,
+        last_heard_ms_ago: ago,
+        free_bytes: node.free_bytes,
+        total_bytes: node.total_bytes,
+        volumes: u32::try_from(node.volumes).unwrap_or(u32::MAX),
+    }
+}

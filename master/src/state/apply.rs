@@ -1,0 +1,130 @@
+//! How commands change the state.
+
+use std::collections::BTreeSet;
+
+use hay_common::ids::{Epoch, NodeId, VolumeId};
+use hay_common::limits::{NODE_TEXT_BYTES_MAX, NODES_MAX, VOLUMES_MAX};
+use hay_common::model::VolumeState;
+
+use super::{Command, Job, Member, NewVolume, Node, Outcome, Part, Refusal, State, Volume};
+
+/// The epoch of a new volume.
+const FIRST_EPOCH: Epoch = Epoch(1);
+
+impl State {
+    /// Applies one command.
+    pub fn apply(&mut self, command: Command) -> Outcome {
+        let done = match command {
+            Command::Configure(configuration) => {
+                if configuration.replicas == 0 {
+                    Err(Refusal::Invalid)
+                } else {
+                    self.configuration = configuration;
+                    Ok(Outcome::Done)
+                }
+            }
+            Command::Register { node, info } => self.register(node, info),
+            Command::Create(volumes) => self.create(volumes),
+            Command::Opened { volume, epoch } => self.opened(volume, epoch),
+            Command::Seal { volume, epoch, fence } => self.seal(volume, epoch, fence),
+            Command::Sealed { volume, epoch } => self.sealed(volume, epoch),
+        };
+        done.unwrap_or_else(Outcome::Refused)
+    }
+
+    fn register(&mut self, node: NodeId, info: Node) -> Result<Outcome, Refusal> {
+        let texts = [&info.address, &info.rack, &info.zone, &info.tier];
+        if info.address.is_empty() || texts.iter().any(|text| text.len() > NODE_TEXT_BYTES_MAX) {
+            return Err(Refusal::Invalid);
+        }
+        let known = self.nodes.get(&node);
+        if known.is_none() && self.nodes.len() >= NODES_MAX {
+            return Err(Refusal::Limit);
+        }
+        let moved = known.is_some_and(|known| known.address != info.address);
+        self.nodes.insert(node, info);
+        if moved {
+            // Its volumes are elsewhere now: whoever watches the map must hear of each.
+            let held = |volume: &Volume| volume.members.iter().any(|member| member.node == node);
+            let ids: Vec<VolumeId> =
+                self.volumes.iter().filter(|(_, v)| held(v)).map(|(id, _)| *id).collect();
+            ids.into_iter().for_each(|id| self.touch(id));
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// All or none.
+    fn create(&mut self, volumes: Vec<NewVolume>) -> Result<Outcome, Refusal> {
+        if self.volumes.len() + volumes.len() > VOLUMES_MAX {
+            return Err(Refusal::Limit);
+        }
+        for volume in &volumes {
+            let nodes: BTreeSet<&NodeId> = volume.nodes.iter().collect();
+            if nodes.is_empty()
+                || nodes.len() != volume.nodes.len()
+                || nodes.len() != usize::from(volume.class.replicas)
+            {
+                return Err(Refusal::Invalid);
+            }
+            if !nodes.iter().all(|node| self.nodes.contains_key(*node)) {
+                return Err(Refusal::UnknownNode);
+            }
+        }
+        let count = u32::try_from(volumes.len()).map_err(|_| Refusal::Limit)?;
+        let last = self.last_volume.checked_add(count).ok_or(Refusal::Limit)?;
+        let ids: Vec<VolumeId> = (self.last_volume + 1..=last).map(VolumeId).collect();
+        self.last_volume = last;
+        for (id, new) in ids.iter().zip(volumes) {
+            let members = new.nodes.into_iter().map(|node| Member { node, part: Part::Replica }).collect();
+            let state = VolumeState::Creating;
+            let volume = Volume { class: new.class, state, epoch: FIRST_EPOCH, members, changed: 0 };
+            self.volumes.insert(*id, volume);
+            self.open.insert(*id);
+            self.touch(*id);
+        }
+        Ok(Outcome::Created(ids))
+    }
+
+    fn opened(&mut self, id: VolumeId, epoch: Epoch) -> Result<Outcome, Refusal> {
+        let volume = self.volumes.get_mut(&id).ok_or(Refusal::UnknownVolume)?;
+        if volume.state != VolumeState::Creating || volume.epoch != epoch {
+            return Err(Refusal::Passed);
+        }
+        volume.state = VolumeState::Writable;
+        self.touch(id);
+        Ok(Outcome::Done)
+    }
+
+    fn seal(&mut self, id: VolumeId, epoch: Epoch, fence: Epoch) -> Result<Outcome, Refusal> {
+        let volume = self.volumes.get(&id).ok_or(Refusal::UnknownVolume)?;
+        if volume.state != VolumeState::Writable || volume.epoch != epoch || self.sealing(id).is_some() {
+            return Err(Refusal::Passed);
+        }
+        let next = epoch.0.checked_add(1).ok_or(Refusal::Limit)?;
+        self.last_job += 1;
+        self.jobs.insert(self.last_job, Job::Seal { volume: id, epoch: fence.max(Epoch(next)) });
+        Ok(Outcome::Done)
+    }
+
+    fn sealed(&mut self, id: VolumeId, epoch: Epoch) -> Result<Outcome, Refusal> {
+        let wanted = Job::Seal { volume: id, epoch };
+        let number = self.jobs.iter().find(|(_, job)| **job == wanted).map(|(number, _)| *number);
+        let number = number.ok_or(Refusal::Passed)?;
+        let volume = self.volumes.get_mut(&id).ok_or(Refusal::UnknownVolume)?;
+        volume.state = VolumeState::Sealed;
+        volume.epoch = epoch;
+        self.jobs.remove(&number);
+        self.open.remove(&id);
+        self.touch(id);
+        Ok(Outcome::Done)
+    }
+
+    fn touch(&mut self, id: VolumeId) {
+        if let Some(volume) = self.volumes.get_mut(&id) {
+            self.version += 1;
+            self.changes.remove(&volume.changed);
+            volume.changed = self.version;
+            self.changes.insert(self.version, id);
+        }
+    }
+}

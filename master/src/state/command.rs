@@ -1,0 +1,140 @@
+//! What changes the state, as it stands in the log: a version byte, then postcard.
+
+use bytes::Bytes;
+use hay_common::ids::{Epoch, NodeId, VolumeId};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Class, Configuration, Node};
+
+/// The format of commands and outcomes in the log.
+const FORMAT: u8 = 1;
+
+/// A volume that shall be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewVolume {
+    /// What it is for.
+    pub class: Class,
+    /// Who shall hold it, the primary first.
+    pub nodes: Vec<NodeId>,
+}
+
+/// A change. Whoever proposes one decided on a state that may be older: each checks again as it applies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Sets what operators may set.
+    Configure(Configuration),
+    /// Enters a volume server, or what is new of it.
+    Register {
+        /// Which server.
+        node: NodeId,
+        /// What it says of itself.
+        info: Node,
+    },
+    /// Gives ids to new volumes.
+    Create(Vec<NewVolume>),
+    /// All members have created the volume: it takes appends.
+    Opened {
+        /// Which volume.
+        volume: VolumeId,
+        /// The epoch that they have.
+        epoch: Epoch,
+    },
+    /// Begins to fence a volume.
+    Seal {
+        /// Which volume.
+        volume: VolumeId,
+        /// The epoch to be fenced; another one means that it was done already.
+        epoch: Epoch,
+        /// The least epoch that fences it: above every one that a member has reported.
+        fence: Epoch,
+    },
+    /// A member has durably taken the fencing epoch, and all others have too or are gone.
+    Sealed {
+        /// Which volume.
+        volume: VolumeId,
+        /// The epoch that fences it.
+        epoch: Epoch,
+    },
+}
+
+/// Why a command changed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such volume.
+    #[error("no such volume")]
+    UnknownVolume,
+    /// There is no such node.
+    #[error("no such volume server")]
+    UnknownNode,
+    /// It has been done, or the volume has gone on to another epoch or state.
+    #[error("the volume has gone on to another epoch or state")]
+    Passed,
+    /// A limit is reached.
+    #[error("a limit of the cluster is reached")]
+    Limit,
+    /// A value that can't be.
+    #[error("a value that can't be")]
+    Invalid,
+}
+
+/// What a command did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// What it says.
+    Done,
+    /// These volumes are in the map now.
+    Created(Vec<VolumeId>),
+    /// Nothing.
+    Refused(Refusal),
+}
+
+/// Bytes of the log that are no command of a known format.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Written by a later program.
+    #[error("format {0} is newer than this program")]
+    NewerVersion(u8),
+    /// Anything else.
+    #[error("the bytes can't be read")]
+    Malformed,
+}
+
+pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Bytes, postcard::Error> {
+    postcard::to_extend(value, vec![FORMAT]).map(Bytes::from)
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    match bytes.split_first() {
+        Some((&FORMAT, body)) => match postcard::take_from_bytes(body) {
+            Ok((value, [])) => Ok(value),
+            _ => Err(DecodeError::Malformed),
+        },
+        Some((format, _)) if *format > FORMAT => Err(DecodeError::NewerVersion(*format)),
+        _ => Err(DecodeError::Malformed),
+    }
+}
+
+impl Command {
+    /// As it stands in the log.
+    pub fn encode(&self) -> Result<Bytes, postcard::Error> {
+        encode(self)
+    }
+
+    /// The command in a log entry.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        decode(bytes)
+    }
+}
+
+impl Outcome {
+    /// As it is answered.
+    pub fn encode(&self) -> Result<Bytes, postcard::Error> {
+        encode(self)
+    }
+
+    /// The outcome in an answer.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        decode(bytes)
+    }
+}
