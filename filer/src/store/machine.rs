@@ -71,7 +71,8 @@ impl StateMachine for Machine {
 
     fn apply(&mut self, commands: Vec<Bytes>, applied: Bytes) -> Result<Vec<Bytes>, StateError> {
         let db = self.shared.db();
-        let base = WriterRows { db: &db, hot: &self.hot };
+        let point = rocksdb::ReadOptions::default();
+        let base = WriterRows { db: &db, point: &point, hot: &self.hot };
         let mut batch = Batch::over(&base);
         let mut replies = Vec::with_capacity(commands.len());
         for command in &commands {

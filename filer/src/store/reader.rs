@@ -14,7 +14,7 @@ use crate::namespace::rows::{Rows, RowsError};
 /// Reads the metadata, each query in one snapshot. Cheap to clone.
 #[derive(Clone)]
 pub struct Reader {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     threads: Arc<Semaphore>,
 }
 

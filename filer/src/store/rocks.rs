@@ -7,8 +7,8 @@ use std::path::Path;
 
 use hay_common::limits::{HOT_ROWS_MAX, MEMTABLE_BYTES, MEMTABLES_MAX};
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, ErrorKind, FlushOptions, Options, ReadOptions, ReadTier,
-    SnapshotWithThreadMode, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBPinnableSlice, ErrorKind, FlushOptions, Options,
+    ReadOptions, ReadTier, SnapshotWithThreadMode, WriteBatch, WriteOptions,
 };
 
 use crate::namespace::rows::{Order, Rows, RowsError, Visit, Walk};
@@ -108,6 +108,8 @@ fn walk(
 /// The rows at one moment, for a query.
 pub(super) struct SnapshotRows<'d> {
     db: &'d DB,
+    /// Points to the snapshot, so it is dropped before it.
+    point: ReadOptions,
     snapshot: SnapshotWithThreadMode<'d, DB>,
     tier: Tier,
 }
@@ -123,48 +125,55 @@ pub(super) enum Tier {
 
 impl<'d> SnapshotRows<'d> {
     pub fn of(db: &'d DB, tier: Tier) -> Self {
-        Self { db, snapshot: db.snapshot(), tier }
+        let snapshot = db.snapshot();
+        Self { db, point: options(&snapshot, tier), snapshot, tier }
     }
+}
 
-    fn options(&self) -> ReadOptions {
-        let mut options = ReadOptions::default();
-        options.set_snapshot(&self.snapshot);
-        if self.tier == Tier::Memory {
-            options.set_read_tier(ReadTier::BlockCache);
-        }
-        options
+fn options(snapshot: &SnapshotWithThreadMode<'_, DB>, tier: Tier) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_snapshot(snapshot);
+    if tier == Tier::Memory {
+        options.set_read_tier(ReadTier::BlockCache);
     }
+    options
+}
+
+/// A value that is copied once, not by way of an allocation of the engine's.
+fn found(value: Option<DBPinnableSlice<'_>>) -> Option<Vec<u8>> {
+    value.map(|value| value.to_vec())
 }
 
 impl Rows for SnapshotRows<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
-        self.db.get_opt(key, &self.options()).map_err(engine)
+        self.db.get_pinned_opt(key, &self.point).map(found).map_err(engine)
     }
 
     fn walk(&self, range: &Range<Key>, order: Order, visit: &mut Visit<'_>) -> Result<(), RowsError> {
-        walk(self.db, self.options(), range, order, visit)
+        walk(self.db, options(&self.snapshot, self.tier), range, order, visit)
     }
 }
 
 /// The rows as the one writer sees them, with those that most commands read kept at hand.
 pub(super) struct WriterRows<'d> {
     pub db: &'d DB,
+    pub point: &'d ReadOptions,
     pub hot: &'d HotRows,
 }
 
 impl Rows for WriterRows<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
         if !keys::is_hot(key) {
-            return self.db.get(key).map_err(engine);
+            return self.db.get_pinned_opt(key, self.point).map(found).map_err(engine);
         }
         if let Some(known) = self.hot.get(key) {
             return Ok(Some(known));
         }
-        let found = self.db.get(key).map_err(engine)?;
-        if let Some(value) = &found {
+        let value = self.db.get_pinned_opt(key, self.point).map(found).map_err(engine)?;
+        if let Some(value) = &value {
             self.hot.keep(key, value);
         }
-        Ok(found)
+        Ok(value)
     }
 
     fn walk(&self, range: &Range<Key>, order: Order, visit: &mut Visit<'_>) -> Result<(), RowsError> {
