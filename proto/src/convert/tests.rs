@@ -3,11 +3,10 @@ use hay_common::model::{
     VolumeState,
 };
 use proptest::prelude::*;
-use uuid_of as id;
 
 use super::*;
 
-fn uuid_of<T: WireId>(bits: u128) -> T {
+fn id<T: WireId>(bits: u128) -> T {
     T::from_wire("id", &bits.to_be_bytes()).unwrap()
 }
 

@@ -30,11 +30,13 @@ where
 struct Outbound<T> {
     messages: Streaming<T>,
     failed: Option<oneshot::Sender<Status>>,
+    /// The call is being reset: nothing more comes, an end least of all.
+    cut: bool,
 }
 
 fn outbound<T>(request: Request<Streaming<T>>) -> (Request<Outbound<T>>, oneshot::Receiver<Status>) {
     let (sender, receiver) = oneshot::channel();
-    (request.map(|messages| Outbound { messages, failed: Some(sender) }), receiver)
+    (request.map(|messages| Outbound { messages, failed: Some(sender), cut: false }), receiver)
 }
 
 impl<T> Stream for Outbound<T> {
@@ -42,10 +44,16 @@ impl<T> Stream for Outbound<T> {
 
     /// After an error this stays pending, so that the call is cut by [`carry`] and never looks complete.
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        if self.cut {
+            return Poll::Pending;
+        }
         match Pin::new(&mut self.messages).poll_next(cx) {
             Poll::Ready(Some(Ok(message))) => Poll::Ready(Some(message)),
             Poll::Ready(Some(Err(status))) => match self.failed.take().map(|failed| failed.send(status)) {
-                Some(Ok(())) => Poll::Pending,
+                Some(Ok(())) => {
+                    self.cut = true;
+                    Poll::Pending
+                }
                 // The reply is there already and its stream goes on: all that is left is to end this one.
                 Some(Err(_)) | None => Poll::Ready(None),
             },

@@ -85,7 +85,7 @@ impl<T: Message + 'static> Payload for BoxStream<T> {
 
     fn held(self, watch: Watch) -> Self {
         let sleep = watch.time_left.map(|left| Box::pin(tokio::time::sleep(left)));
-        Box::pin(Watched { stream: self, sleep, rpc: watch.rpc, _place: watch.place, over: false })
+        Box::pin(Watched { stream: Some((self, watch.place)), sleep, rpc: watch.rpc })
     }
 }
 
@@ -116,32 +116,31 @@ impl Drop for Place {
 
 /// A reply's stream that holds its call's place, ends at its deadline, and lets no oversized message through.
 struct Watched<T> {
-    stream: BoxStream<T>,
+    /// Given up, the place with it, when it ends, whether its receiver drops it then or not.
+    stream: Option<(BoxStream<T>, Place)>,
     sleep: Option<Pin<Box<Sleep>>>,
     rpc: Rpc,
-    _place: Place,
-    over: bool,
 }
 
 impl<T: Message> Stream for Watched<T> {
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.over {
-            return Poll::Ready(None);
-        }
-        let polled = self.stream.as_mut().poll_next(cx);
-        let item = match polled {
-            Poll::Ready(Some(Ok(message))) => within_limit(self.rpc, message.encoded_len()).map(|()| message),
-            Poll::Ready(Some(Err(status))) => Err(status),
-            Poll::Ready(None) => return Poll::Ready(None),
+        let Some((stream, _)) = &mut self.stream else { return Poll::Ready(None) };
+        let item = match stream.as_mut().poll_next(cx) {
+            Poll::Ready(Some(Ok(message))) => {
+                Some(within_limit(self.rpc, message.encoded_len()).map(|()| message))
+            }
+            Poll::Ready(ended) => ended,
             Poll::Pending => match self.sleep.as_mut().map(|sleep| sleep.as_mut().poll(cx)) {
-                Some(Poll::Ready(())) => Err(too_late(self.rpc)),
+                Some(Poll::Ready(())) => Some(Err(too_late(self.rpc))),
                 Some(Poll::Pending) | None => return Poll::Pending,
             },
         };
-        self.over = item.is_err();
-        Poll::Ready(Some(item))
+        if !matches!(item, Some(Ok(_))) {
+            self.stream = None;
+        }
+        Poll::Ready(item)
     }
 }
 

@@ -6,6 +6,8 @@
 
 mod bindings;
 mod cluster_key;
+#[cfg(test)]
+mod conformance;
 mod context;
 pub mod credential;
 mod guard;

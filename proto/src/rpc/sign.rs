@@ -11,7 +11,7 @@ use tonic::metadata::{Ascii, Binary, MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status};
 
 use super::credential::ClusterKey;
-use super::layer::{Layer, Payload, too_late};
+use super::layer::{Layer, Payload, too_late, within_limit};
 use super::meters::ClientMeters;
 use super::permissions::{Lifetime, lifetime};
 use super::{Peer, RequestContext, Rpc, request_id};
@@ -81,6 +81,8 @@ impl Layer for Sign {
                 next(request).await
             }
             By::Wire(credentials) => {
+                // tonic would reset the connection's stream and say nothing of the size.
+                within_limit(rpc, request.get_ref().size())?;
                 let metadata = request.metadata_mut();
                 metadata.insert_bin(CREDENTIAL_KEY, credentials.current());
                 if let Some(id) =
