@@ -54,7 +54,10 @@ impl Stop {
 
     /// The same end, with what it was about in front.
     pub fn about(mut self, what: &str) -> Self {
-        self.message = format!("{what}: {}", self.message);
+        // A silent end stays silent.
+        if !self.message.is_empty() {
+            self.message = format!("{what}: {}", self.message);
+        }
         self
     }
 }

@@ -19,30 +19,25 @@ pub async fn cluster_status(context: Context) -> Result<Exit, Stop> {
 }
 
 fn print(out: Output, status: &Value) -> std::io::Result<()> {
-    let master = at(status, &["master"]).unwrap_or(status);
-    out.line(format_args!("cluster     {}", text(master, "cluster")))?;
-    out.line(format_args!("durability  {}", text(master, "durability")))?;
-    out.line(format_args!("masters     {}", readiness(master)))?;
-    let mut masters = table(&["  ID", "ADDRESS", "LEADER", "VOTER"]);
-    for member in list(master, &["masters"]) {
-        masters.add_row(vec![
-            format!("  {}", text(member, "id")),
-            text(member, "address"),
-            yes(member, "leader"),
-            yes(member, "voter"),
-        ]);
-    }
-    out.line(masters)?;
+    out.line(format_args!("cluster     {}", text(status, "cluster")))?;
+    out.line(format_args!("state       {}", readiness(status)))?;
+    out.line(format_args!("durability  {}", text(status, "durability")))?;
+    let volumes = at(status, &["volumes"]).unwrap_or(&Value::Null);
     out.line(format_args!(
         "volumes     {} writable, {} sealed, {} being created",
-        text(master, "volumes_writable"),
-        text(master, "volumes_sealed"),
-        text(master, "volumes_creating")
+        text(volumes, "writable"),
+        text(volumes, "sealed"),
+        text(volumes, "creating")
     ))?;
-    let mut nodes = table(&["  NODE", "ADDRESS", "ALIVE", "TIER", "VOLUMES", "FREE", "OF"]);
-    for node in list(master, &["nodes"]) {
-        nodes.add_row(vec![
-            format!("  {}", text(node, "node")),
+    let mut masters = table(&["MASTER", "ADDRESS", "LEADER", "VOTER"]);
+    for member in list(status, &["masters"]) {
+        let row = [text(member, "id"), text(member, "address"), yes(member, "leader"), yes(member, "voter")];
+        masters.add_row(row);
+    }
+    let mut nodes = table(&["VOLUME SERVER", "ADDRESS", "ALIVE", "TIER", "VOLUMES", "FREE", "OF"]);
+    for node in list(status, &["nodes"]) {
+        nodes.add_row([
+            text(node, "node"),
             text(node, "address"),
             yes(node, "alive"),
             text(node, "tier"),
@@ -51,43 +46,39 @@ fn print(out: Output, status: &Value) -> std::io::Result<()> {
             size(node, "total_bytes"),
         ]);
     }
-    out.line(nodes)?;
-    if let Some(filer) = at(status, &["filer"]) {
-        print_filer(out, filer)?;
-    }
-    Ok(())
-}
-
-fn print_filer(out: Output, filer: &Value) -> std::io::Result<()> {
-    out.line(format_args!("metadata    {}", readiness(filer)))?;
-    for (name, field) in [
-        ("contents owned", "contents_owned"),
-        ("references", "references"),
-        ("copies", "copies"),
-        ("delete queue", "delete_queue"),
-        ("sessions", "sessions"),
-        ("path index", "path_index_mode"),
-    ] {
-        out.line(format_args!("  {name:<16}{}", text(filer, field)))?;
-    }
-    let mut tenants = table(&["  TENANT", "FILES", "DIRECTORIES", "LOGICAL SIZE"]);
-    for tenant in list(filer, &["tenants"]) {
-        tenants.add_row(vec![
-            format!("  {}", text(tenant, "name")),
+    let mut tenants = table(&["TENANT", "FILES", "DIRECTORIES", "LOGICAL SIZE"]);
+    for tenant in list(status, &["filer", "tenants"]) {
+        tenants.add_row([
+            text(tenant, "name"),
             text(tenant, "files"),
             text(tenant, "directories"),
             size(tenant, "logical_bytes"),
         ]);
     }
-    out.line(tenants)
+    for table in [masters, nodes, tenants] {
+        out.line(format_args!("\n{}", table.trim_fmt()))?;
+    }
+    let filer = at(status, &["filer"]).unwrap_or(&Value::Null);
+    out.line(format_args!(
+        "\nmetadata    {} contents owned, {} references, {} copies ({}), {} to be collected; {} index",
+        text(filer, "contents_owned"),
+        text(filer, "references"),
+        text(filer, "copies"),
+        size(filer, "copy_bytes"),
+        text(filer, "delete_queue"),
+        text(filer, "path_index_mode")
+    ))
 }
 
-fn readiness(part: &Value) -> String {
-    match part.get("ready").and_then(Value::as_bool) {
-        Some(true) => "ready".to_owned(),
-        Some(false) => format!("not ready: {}", text(part, "not_ready_reason")),
-        None => "-".to_owned(),
+fn readiness(status: &Value) -> String {
+    if status.get("ready").and_then(Value::as_bool) == Some(true) {
+        return "ready".to_owned();
     }
+    let reasons: Vec<String> = list(status, &["not_ready"])
+        .iter()
+        .map(|part| format!("{}: {}", text(part, "role"), text(part, "reason")))
+        .collect();
+    format!("not ready ({})", reasons.join("; "))
 }
 
 fn yes(value: &Value, name: &str) -> String {

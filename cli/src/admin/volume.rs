@@ -35,7 +35,7 @@ pub async fn volume_list(context: Context) -> Result<Exit, Stop> {
     if json {
         std::io::stdout().lock().write_all(b"]}\n")?;
     } else {
-        context.out.line(rows)?;
+        context.out.line(rows.trim_fmt())?;
     }
     Ok(Exit::Ok)
 }

@@ -54,6 +54,19 @@ struct ErrorFields {
     message: String,
 }
 
+/// What `/readyz` says: which role can't do its work, and why.
+#[derive(Deserialize)]
+struct Readiness {
+    not_ready: Vec<(String, String)>,
+}
+
+fn not_ready(body: &[u8]) -> Option<String> {
+    let readiness: Readiness = serde_json::from_slice(body).ok()?;
+    let reasons: Vec<String> =
+        readiness.not_ready.iter().map(|(role, reason)| format!("{role}: {reason}")).collect();
+    Some(format!("the server is not ready ({})", reasons.join("; ")))
+}
+
 impl ApiError {
     /// The error that a status and a body of at most [`super::client::ERROR_BYTES_MAX`] bytes say.
     pub fn from_body(status: u16, body: &[u8]) -> Self {
@@ -73,10 +86,11 @@ impl ApiError {
                     507 => Some(ErrorCode::StorageFull),
                     _ => None,
                 };
-                let message = code.map_or_else(
-                    || format!("the server answered {status}"),
-                    |code| format!("the server answered {status} ({code})"),
-                );
+                let message = not_ready(body).unwrap_or_else(|| match status {
+                    401 => "the server does not know this token".to_owned(),
+                    404 => "nothing is there".to_owned(),
+                    _ => format!("the server answered {status}"),
+                });
                 Self::Refused { status, code, message }
             }
         }
@@ -130,5 +144,12 @@ mod tests {
         assert!(ApiError::from_body(502, b"<html>").is_transient());
         assert!(!ApiError::from_body(500, b"").is_transient());
         assert_eq!(ApiError::from_body(404, b"").code(), Some(ErrorCode::NotFound));
+    }
+
+    #[test]
+    fn a_server_that_is_not_ready_says_why() {
+        let error = ApiError::from_body(503, br#"{"ready":false,"not_ready":[["filer","no leader"]]}"#);
+        assert_eq!(error.to_string(), "the server is not ready (filer: no leader)");
+        assert!(error.is_transient());
     }
 }

@@ -6,6 +6,10 @@ mod client;
 mod error;
 mod fetch;
 mod routes;
+#[cfg(test)]
+pub(crate) mod scripted;
+#[cfg(test)]
+mod tests;
 
 pub use answer::{Entry, EntryType, Listing, Stat};
 pub use body::{PIECES_WAITING, Piece, PieceBody};

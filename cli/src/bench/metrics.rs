@@ -2,26 +2,24 @@
 
 use std::collections::BTreeMap;
 
-/// What the server calls the things that are reported. Where several names stand, the first that is there counts.
+/// What the server calls the things that are reported.
 pub mod names {
     /// CPU seconds of the process, user and system.
-    pub const CPU_SECONDS: &[&str] = &["process_cpu_seconds_total"];
+    pub const CPU_SECONDS: &str = "process_cpu_seconds_total";
     /// The largest resident memory so far, in bytes.
-    pub const PEAK_RSS_BYTES: &[&str] = &[
-        "process_resident_memory_peak_bytes",
-        "process_resident_memory_max_bytes",
-        "process_peak_resident_memory_bytes",
-    ];
-    /// Commands that went through the metadata log.
-    pub const COMMANDS: &[&str] = &["hay_consensus_commands_total", "hay_raft_commands_total"];
-    /// Syncs of the metadata log.
-    pub const COMMAND_SYNCS: &[&str] = &["hay_consensus_syncs_total", "hay_raft_syncs_total"];
+    pub const PEAK_RSS_BYTES: &str = "process_resident_memory_peak_bytes";
+    /// Commands that went through the replicated logs.
+    pub const COMMANDS: &str = "hay_raft_commands_total";
+    /// Bytes of the logs.
+    pub const LOG_BYTES: &str = "hay_raft_log_bytes_total";
+    /// Syncs of the logs.
+    pub const LOG_SYNCS: &str = "hay_raft_log_syncs_total";
     /// Needles that were appended to volumes.
-    pub const APPENDS: &[&str] = &["hay_volume_appends_total", "hay_volume_needles_appended_total"];
-    /// Their bytes, records and all.
-    pub const APPEND_BYTES: &[&str] = &["hay_volume_append_bytes_total", "hay_volume_appended_bytes_total"];
+    pub const APPENDS: &str = "hay_volume_appends_total";
+    /// Bytes of their records.
+    pub const APPEND_BYTES: &str = "hay_volume_append_bytes_total";
     /// Syncs of volumes.
-    pub const APPEND_SYNCS: &[&str] = &["hay_volume_syncs_total"];
+    pub const APPEND_SYNCS: &str = "hay_volume_syncs_total";
 }
 
 /// One reading, each name summed over its labels.
@@ -41,16 +39,16 @@ impl Scrape {
         Self { values }
     }
 
-    /// The first of `names` that is there.
-    pub fn first(&self, names: &[&str]) -> Option<f64> {
-        names.iter().find_map(|name| self.values.get(*name).copied())
+    /// A value, summed over its labels.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.values.get(name).copied()
     }
 
-    /// How much the first of `names` grew since `before`.
-    pub fn since(&self, before: &Self, names: &[&str]) -> Option<f64> {
-        let now = self.first(names)?;
+    /// How much a value grew since `before`.
+    pub fn since(&self, before: &Self, name: &str) -> Option<f64> {
+        let now = self.get(name)?;
         // What was never counted before is not there yet.
-        Some(now - before.first(names).unwrap_or(0.0))
+        Some(now - before.get(name).unwrap_or(0.0))
     }
 }
 
@@ -79,9 +77,9 @@ broken line here
     #[test]
     fn names_are_summed_over_their_labels() {
         let scrape = Scrape::parse(TEXT);
-        assert_eq!(scrape.first(names::CPU_SECONDS), Some(12.5));
-        assert_eq!(scrape.first(names::APPEND_SYNCS), Some(15.0));
-        assert_eq!(scrape.first(names::PEAK_RSS_BYTES), None);
+        assert_eq!(scrape.get(names::CPU_SECONDS), Some(12.5));
+        assert_eq!(scrape.get(names::APPEND_SYNCS), Some(15.0));
+        assert_eq!(scrape.get(names::PEAK_RSS_BYTES), None);
     }
 
     #[test]

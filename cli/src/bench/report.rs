@@ -39,13 +39,16 @@ pub struct ModeReport {
     pub steal_percent_max: Option<f64>,
     /// CPU of the server for each operation.
     pub server_cpu_us_per_op: Option<f64>,
-    /// Metadata commands that shared a sync.
+    /// What shared a sync of the metadata log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commands_per_sync: Option<f64>,
+    /// In bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_bytes_per_sync: Option<f64>,
     /// Needles that shared a sync of a volume.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub appends_per_sync: Option<f64>,
-    /// Bytes that shared a sync of a volume.
+    /// In bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_per_sync: Option<f64>,
     /// Each floor.
@@ -119,10 +122,42 @@ pub struct Sums {
     pub seconds: f64,
     /// CPU seconds of the server; absent where it does not tell.
     pub cpu_s: Option<f64>,
-    /// Metadata commands, and the syncs that they shared.
-    pub commands: Option<(f64, f64)>,
-    /// Needles, bytes and syncs of volumes.
-    pub appends: Option<(f64, f64, f64)>,
+    /// What the metadata log wrote.
+    pub log: Option<PerSync>,
+    /// What the volumes wrote.
+    pub volumes: Option<PerSync>,
+}
+
+/// Things and bytes that shared syncs.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct PerSync {
+    /// Commands or needles.
+    pub items: f64,
+    /// Bytes.
+    pub bytes: f64,
+    /// The syncs.
+    pub syncs: f64,
+}
+
+impl PerSync {
+    /// From what the server tells; nothing where it does not count the syncs.
+    pub fn new(items: Option<f64>, bytes: Option<f64>, syncs: Option<f64>) -> Option<Self> {
+        Some(Self { items: items?, bytes: bytes.unwrap_or(0.0), syncs: syncs? })
+    }
+
+    /// Two slices together.
+    pub fn add(so_far: Option<Self>, more: Option<Self>) -> Option<Self> {
+        let (Some(a), Some(b)) = (so_far, more) else { return so_far.or(more) };
+        Some(Self { items: a.items + b.items, bytes: a.bytes + b.bytes, syncs: a.syncs + b.syncs })
+    }
+
+    fn items_each(self) -> Option<f64> {
+        per(self.items, self.syncs)
+    }
+
+    fn bytes_each(self) -> Option<f64> {
+        per(self.bytes, self.syncs)
+    }
 }
 
 /// What one floor came to.
@@ -163,7 +198,6 @@ pub fn mode_report(
             }
         })
         .collect();
-    let appends = sums.appends;
     ModeReport {
         ops_per_s,
         bytes_per_s: ops_per_s * size as f64,
@@ -179,9 +213,10 @@ pub fn mode_report(
         steal_percent_median: median(pairs.iter().map(|pair| pair.steal_percent)),
         steal_percent_max: pairs.iter().map(|pair| pair.steal_percent).reduce(f64::max),
         server_cpu_us_per_op: sums.cpu_s.and_then(|cpu| per(cpu * 1e6, sums.ops as f64)),
-        commands_per_sync: sums.commands.and_then(|(commands, syncs)| per(commands, syncs)),
-        appends_per_sync: appends.and_then(|(needles, _, syncs)| per(needles, syncs)),
-        bytes_per_sync: appends.and_then(|(_, bytes, syncs)| per(bytes, syncs)),
+        commands_per_sync: sums.log.and_then(PerSync::items_each),
+        log_bytes_per_sync: sums.log.and_then(PerSync::bytes_each),
+        appends_per_sync: sums.volumes.and_then(PerSync::items_each),
+        bytes_per_sync: sums.volumes.and_then(PerSync::bytes_each),
         floors,
     }
 }
@@ -237,8 +272,9 @@ fn print_mode(out: Output, name: &str, mode: &ModeReport) -> std::io::Result<()>
     out.line(format_args!("        server   {} CPU µs per operation", number(mode.server_cpu_us_per_op, 1)))?;
     if mode.commands_per_sync.is_some() || mode.appends_per_sync.is_some() {
         out.line(format_args!(
-            "        syncs    {} commands, {} needles, {} bytes each",
+            "        syncs    log: {} commands, {} bytes each; volumes: {} needles, {} bytes each",
             number(mode.commands_per_sync, 1),
+            number(mode.log_bytes_per_sync, 0),
             number(mode.appends_per_sync, 1),
             number(mode.bytes_per_sync, 0)
         ))?;
@@ -280,8 +316,8 @@ mod tests {
             ops: 1_000,
             seconds: 2.0,
             cpu_s: Some(0.05),
-            commands: Some((900.0, 100.0)),
-            appends: Some((1_000.0, 4_096_000.0, 125.0)),
+            log: PerSync::new(Some(900.0), None, Some(100.0)),
+            volumes: PerSync::new(Some(1_000.0), Some(4_096_000.0), Some(125.0)),
         };
         mode_report(4096, pairs, 0, &sums, floors, &latency)
     }

@@ -20,7 +20,7 @@ use super::load::{self, Extent, Load, LoadError, Slice};
 use super::metrics::{Scrape, names};
 use super::pairs::{Course, Verdict};
 use super::procfs::MachineTime;
-use super::report::{self, FloorSums, GRPC, ModeReport, Pair, Report, ServerReport, Sums};
+use super::report::{self, FloorSums, GRPC, ModeReport, Pair, PerSync, Report, ServerReport, Sums};
 use crate::api::Client;
 use crate::config::Target;
 use crate::flags::{BenchArgs, FloorArgs, FloorKind, Mode};
@@ -181,7 +181,7 @@ impl<'a> Bench<'a> {
             cpu_s = add(cpu_s, sums.cpu_s);
             read = Some(report);
         }
-        let peak = self.scrape().and_then(|scrape| scrape.first(names::PEAK_RSS_BYTES));
+        let peak = self.scrape().and_then(|scrape| scrape.get(names::PEAK_RSS_BYTES));
         Ok(Report {
             write,
             read,
@@ -330,12 +330,11 @@ impl<'a> Bench<'a> {
         let slice = self.slice(work, from, quota, time)?;
         let mut sums = Sums { ops: slice.ops, seconds: slice.elapsed.as_secs_f64(), ..Sums::default() };
         if let (Some(before), Some(after)) = (before, self.scrape()) {
-            let since = |names| after.since(&before, names);
+            let since = |name| after.since(&before, name);
             sums.cpu_s = since(names::CPU_SECONDS);
-            sums.commands = since(names::COMMANDS).zip(since(names::COMMAND_SYNCS));
-            let appends = since(names::APPENDS).zip(since(names::APPEND_SYNCS));
-            sums.appends =
-                appends.map(|(appends, syncs)| (appends, since(names::APPEND_BYTES).unwrap_or(0.0), syncs));
+            sums.log = PerSync::new(since(names::COMMANDS), since(names::LOG_BYTES), since(names::LOG_SYNCS));
+            sums.volumes =
+                PerSync::new(since(names::APPENDS), since(names::APPEND_BYTES), since(names::APPEND_SYNCS));
         }
         Ok((slice, sums))
     }
@@ -415,14 +414,8 @@ impl Measuring {
         self.sums.ops += sums.ops;
         self.sums.seconds += sums.seconds;
         self.sums.cpu_s = add(self.sums.cpu_s, sums.cpu_s);
-        if let Some((commands, syncs)) = sums.commands {
-            let so_far = self.sums.commands.unwrap_or_default();
-            self.sums.commands = Some((so_far.0 + commands, so_far.1 + syncs));
-        }
-        if let Some((needles, bytes, syncs)) = sums.appends {
-            let so_far = self.sums.appends.unwrap_or_default();
-            self.sums.appends = Some((so_far.0 + needles, so_far.1 + bytes, so_far.2 + syncs));
-        }
+        self.sums.log = PerSync::add(self.sums.log, sums.log);
+        self.sums.volumes = PerSync::add(self.sums.volumes, sums.volumes);
         Ok(())
     }
 }

@@ -18,12 +18,9 @@ pub async fn cat(args: CatArgs, context: Context) -> Result<Exit, Stop> {
     for path in &args.paths {
         let path = RemotePath::parse(path)?;
         // No bar: it would share the terminal with the bytes.
-        copy_to_stdout(&context, &path, &Progress::hidden()).await.map_err(|error| {
-            match Stop::from(error) {
-                closed if closed.message.is_empty() => closed,
-                stop => stop.about(&path.shown()),
-            }
-        })?;
+        copy_to_stdout(&context, &path, &Progress::hidden())
+            .await
+            .map_err(|error| Stop::from(error).about(&path.shown()))?;
     }
     Ok(Exit::Ok)
 }

@@ -194,7 +194,10 @@ impl Diff<'_> {
                 Difference::Bytes => "differs",
                 Difference::Kind => "is a file on one side, a directory on the other",
             };
-            self.progress.say(|| self.context.out.note(format_args!("{path}: {words}")));
+            self.progress.say(|| {
+                // Who closed the pipe still gets the exit code.
+                let _ = self.context.out.line(format_args!("{path}: {words}"));
+            });
         }
         if self.differences.len() < DIFFERENCES_KEPT {
             self.differences.push(Line { path: path.to_owned(), difference });

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hay_common::error::ErrorCode;
 use tokio::task::JoinSet;
 
 use super::cat::copy_to_stdout;
@@ -27,7 +28,9 @@ pub async fn get(args: GetArgs, context: Context) -> Result<Exit, Stop> {
         return get_folder(&args, &source.as_directory(), &context).await;
     }
     if args.target == Path::new("-") {
-        copy_to_stdout(&context, &source, &Progress::new("fetching")).await.map_err(Stop::from)?;
+        copy_to_stdout(&context, &source, &Progress::new("fetching"))
+            .await
+            .map_err(|error| told(Stop::from(error), &source))?;
         return Ok(Exit::Ok);
     }
     let (directory, name) = single_target(&source, &args.target)?;
@@ -36,7 +39,7 @@ pub async fn get(args: GetArgs, context: Context) -> Result<Exit, Stop> {
     let progress = Progress::new("fetching");
     let fetched = fetch_into(&context.client, &source, root, name.clone(), &progress).await;
     progress.finish();
-    let fetched = fetched.map_err(|error| Stop::from(error).about(&source.shown()))?;
+    let fetched = fetched.map_err(|error| told(Stop::from(error), &source))?;
     let target = directory.join(&name);
     if context.out.json() {
         context.out.value(&serde_json::json!({
@@ -47,6 +50,15 @@ pub async fn get(args: GetArgs, context: Context) -> Result<Exit, Stop> {
         context.out.line(format_args!("{}  {}, verified", target.display(), show_bytes(fetched.size)))?;
     }
     Ok(Exit::Ok)
+}
+
+/// What went wrong with a single file, and what to do.
+fn told(stop: Stop, source: &RemotePath) -> Stop {
+    if stop.code == ErrorCode::IsDirectory.as_str() {
+        return Stop { exit: Exit::Usage, message: "is a directory: use -r".to_owned(), ..stop }
+            .about(&source.shown());
+    }
+    stop.about(&source.shown())
 }
 
 fn open_root(directory: &Path) -> Result<LocalRoot, Stop> {

@@ -20,6 +20,8 @@ mod walk;
 pub use cat::cat;
 pub use diff::diff;
 pub use get::get;
+#[cfg(test)]
+pub use hashing::content_hash;
 pub use list::list;
 pub use mkdir::make_directory;
 pub use put::put;

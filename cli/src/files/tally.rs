@@ -56,9 +56,13 @@ impl Tally {
 
     /// Something failed: it is said at once, and counted.
     pub fn fail(&mut self, path: &str, stop: &Stop, out: Output, progress: &Progress) {
-        self.failed += 1;
         let path = crate::output::shown(path);
         progress.say(|| out.note(format_args!("hay: {path}: {}", stop.message)));
+        self.count(path, stop);
+    }
+
+    fn count(&mut self, path: String, stop: &Stop) {
+        self.failed += 1;
         if self.failures.len() < FAILURES_KEPT {
             self.failures.push(Failed { path, code: stop.code.clone(), message: stop.message.clone() });
         }
@@ -98,7 +102,7 @@ mod tests {
     fn the_exit_code_tells_all_from_some_from_none() {
         let mut tally = Tally::default();
         assert_eq!(tally.exit(), Exit::Ok);
-        tally.fail("a", &Stop::local("x"), Output::new(true), &Progress::new("test"));
+        tally.count("a".into(), &Stop::local("x"));
         assert_eq!(tally.exit(), Exit::Failed);
         tally.file(3);
         assert_eq!(tally.exit(), Exit::Partial);
@@ -109,7 +113,7 @@ mod tests {
     fn failures_are_all_counted_but_not_all_kept() {
         let mut tally = Tally::default();
         for _ in 0..FAILURES_KEPT + 5 {
-            tally.fail("a", &Stop::local("x"), Output::new(true), &Progress::new("test"));
+            tally.count("a".into(), &Stop::local("x"));
         }
         assert_eq!((tally.failed, tally.failures.len()), (FAILURES_KEPT as u64 + 5, FAILURES_KEPT));
     }

@@ -241,3 +241,60 @@ fn send_stdin(
     pieces.blocking_send(Ok(Piece::End)).map_err(|_| SourceError::Closed)?;
     Ok(hasher.finish())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::scripted::{Act, Asked, answer, play};
+    use hay_common::error::ErrorCode;
+
+    fn stored(bytes: &[u8]) -> Vec<u8> {
+        answer("201 Created", &format!("etag: \"{}\"\r\n", content_hash(bytes)), b"")
+    }
+
+    async fn upload(bytes: &[u8], script: Vec<Act>) -> (Result<u64, UploadError>, Vec<Asked>) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, bytes).unwrap();
+        let (client, log) = play(script).await;
+        let path = RemotePath::parse("/x").unwrap();
+        let to = Destination { path: &path, content_type: Some("text/plain") };
+        let sent = upload_file(&client, &file, false, &to, &Progress::hidden()).await;
+        let log = log.lock().clone();
+        (sent, log)
+    }
+
+    fn large() -> Vec<u8> {
+        (0..WHOLE_BYTES_MAX as usize * 3 + 17).map(|i| (i / 3) as u8).collect()
+    }
+
+    #[tokio::test]
+    async fn large_files_stream_with_their_length_and_again_after_a_loss() {
+        let bytes = large();
+        let (sent, log) = upload(&bytes, vec![Act::Hang, Act::Answer(stored(&bytes))]).await;
+        assert_eq!(sent.unwrap(), bytes.len() as u64);
+        assert_eq!(log.len(), 2);
+        assert!(log[1].body == bytes);
+        assert_eq!(log[1].header("content-length"), Some(bytes.len().to_string().as_str()));
+        assert_eq!(log[1].header("content-type"), Some("text/plain"));
+        assert_eq!(log[0].header("idempotency-key"), log[1].header("idempotency-key"));
+    }
+
+    #[tokio::test]
+    async fn other_bytes_than_were_sent_are_no_success() {
+        for bytes in [b"small".to_vec(), large()] {
+            let (sent, _) = upload(&bytes, vec![Act::Answer(stored(b"other"))]).await;
+            assert!(matches!(sent, Err(UploadError::Differs { .. })), "{sent:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_early_refusal_of_a_large_file_is_heard() {
+        let body = br#"{"error":{"code":"storage_full","message":"no room"}}"#;
+        let refusal = answer("507 Insufficient Storage", "", body);
+        let (sent, log) = upload(&large(), vec![Act::AnswerEarly(refusal)]).await;
+        let Err(UploadError::Api(error)) = sent else { panic!("{sent:?}") };
+        assert_eq!(error.code(), Some(ErrorCode::StorageFull));
+        assert_eq!(log.len(), 1);
+    }
+}

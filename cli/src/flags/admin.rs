@@ -10,7 +10,7 @@ use crate::units::parse_duration;
 #[derive(Debug, Clone, Subcommand)]
 pub enum ClusterCommand {
     /// Masters, volume servers and metadata at a glance
-    #[command(after_help = "Examples:\n  hay cluster status\n  hay cluster status --json | jq .master.nodes")]
+    #[command(after_help = "Examples:\n  hay cluster status\n  hay cluster status --json | jq .nodes")]
     Status,
 }
 
