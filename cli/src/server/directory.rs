@@ -100,7 +100,8 @@ impl DataDirectory {
                 text.ends_with(STARTING)
             }
             None => {
-                let ours = |name: &Path| ["lock", "format.new", "lost+found"].iter().any(|n| name == Path::new(n));
+                let ours =
+                    |name: &Path| ["lock", "format.new", "lost+found"].iter().any(|n| name == Path::new(n));
                 if disk.read_dir(path).map_err(io)?.iter().any(|name| !ours(name)) {
                     return Err(DirectoryError::Foreign(path.to_owned()));
                 }
@@ -128,7 +129,10 @@ impl DataDirectory {
             disk.create_dir_all(&path).map_err(io)?;
             disk.sync_dir(&self.path).map_err(io)?;
         } else if disk.file_len(&path).map_err(io)?.is_none() {
-            return Err(DirectoryError::Damaged { path, what: "it is missing, and this is no new directory".into() });
+            return Err(DirectoryError::Damaged {
+                path,
+                what: "it is missing, and this is no new directory".into(),
+            });
         }
         Ok(path)
     }
@@ -145,6 +149,11 @@ impl DataDirectory {
             self.new = false;
         }
         Ok(())
+    }
+
+    /// Whether no first start has come through yet.
+    pub fn is_new(&self) -> bool {
+        self.new
     }
 
     /// A path below it.

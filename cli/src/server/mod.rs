@@ -1,7 +1,34 @@
 //! `hay server`: every role in one process.
 
+mod directory;
+mod open_files;
+mod roles;
+mod signals;
+
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use hay_common::clock::SystemClock;
+use hay_common::disk::{RealDisk, SharedDisk};
+use hay_common::limits;
+use hay_common::model::Durability;
+use hay_common::random::SystemRandom;
+use hay_common::telemetry::{self, LogFormat};
+use hay_proto::rpc::credential::ClusterKey;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::net::TcpListener;
+
+use crate::units::parse_size;
+use directory::{Credentials, DataDirectory};
+use roles::Roles;
+
+/// The tenant that the first start makes.
+const FIRST_TENANT: &str = "default";
+/// Threads for blocking calls: RocksDB reads that miss the cache, disk reads that miss the page cache, hashing.
+const BLOCKING_THREADS_MAX: usize = 64;
 
 /// Flags of `hay server`.
 #[derive(Debug, Clone, clap::Args)]
@@ -9,13 +36,25 @@ pub struct Args {
     /// Where everything is kept. Created where missing
     #[arg(long, value_name = "DIR", default_value = "./data")]
     pub dir: PathBuf,
-    /// The address of the HTTP API
+    /// The address of the HTTP API; port 0 takes a free one. There is no TLS yet: keep it on loopback
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub http: SocketAddr,
     /// What acknowledged means: `sync` is on disk, `async` may lose the last seconds at a power loss
     #[arg(long, value_enum, default_value = "sync")]
     pub durability: DurabilityFlag,
-    /// How log lines look on stderr
+    /// Below this much free space writes are refused (507), reads and deletes go on
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
+    pub free_space_reserve: u64,
+    /// Memory for the path index's block cache, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    pub cache_size_mb: usize,
+    /// Threads that serve requests; 0 takes one for every core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub workers: usize,
+    /// Write a new administrator's token where DIR/credentials.toml was lost. Older tokens stay good
+    #[arg(long)]
+    pub new_token: bool,
+    /// How log lines look on stderr. HAY_LOG filters them, as in HAY_LOG=hay_filer=debug,info
     #[arg(long, value_enum, default_value = "text")]
     pub log_format: LogFormatFlag,
     /// What started it, for messages that say how to change a flag
@@ -32,6 +71,15 @@ pub enum DurabilityFlag {
     Async,
 }
 
+impl From<DurabilityFlag> for Durability {
+    fn from(flag: DurabilityFlag) -> Self {
+        match flag {
+            DurabilityFlag::Sync => Self::Sync,
+            DurabilityFlag::Async => Self::Async,
+        }
+    }
+}
+
 /// `--log-format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormatFlag {
@@ -46,5 +94,74 @@ pub enum LogFormatFlag {
 /// # Errors
 /// Names what could not be started.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("this build has no server to put into {}", args.dir.display())
+    telemetry::start(match args.log_format {
+        LogFormatFlag::Text => LogFormat::Text,
+        LogFormatFlag::Json => LogFormat::Json,
+    });
+    let open_files = open_files::raise(limits::OPEN_FILES_WANTED);
+    tracing::debug!(open_files, "the limit on open files");
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(if args.workers == 0 { cores } else { args.workers })
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_name("hay")
+        .enable_all()
+        .build()
+        .context("the runtime did not start")?;
+    runtime.block_on(serve(args))
+}
+
+async fn serve(args: Args) -> anyhow::Result<()> {
+    let mut stop = signals::Stop::listen().context("signals can't be received")?;
+    // The port first: a server that can't be reached should not touch its data.
+    let listener = TcpListener::bind(args.http).await.map_err(|error| busy(&args, &error))?;
+    let address = listener.local_addr().context("the HTTP listener has no address")?;
+    let server = format!("http://{address}");
+
+    let disk: SharedDisk = RealDisk::shared();
+    let clock = SystemClock::shared();
+    let random = SystemRandom::shared().context("the kernel gives no randomness")?;
+    let mut directory = DataDirectory::open(disk.as_ref(), &args.dir)?;
+    let key = ClusterKey::load_or_create(disk.as_ref(), &directory.join("cluster.key"), random.as_ref())?;
+    let credentials_path = directory.join("credentials.toml");
+    let credentials = match Credentials::load(disk.as_ref(), &credentials_path)? {
+        Some(found) => Credentials { server, ..found },
+        None if directory.is_new() || args.new_token => Credentials::generate(&server, random.as_ref()),
+        None => anyhow::bail!(
+            "{} is missing and only its token's hash is kept: put the file back, or start once with --new-token",
+            credentials_path.display()
+        ),
+    };
+    // Before the filer knows the token: a crash in between leaves a token that the next start makes known.
+    credentials.store(disk.as_ref(), &credentials_path)?;
+
+    let metrics = PrometheusBuilder::new().install_recorder().context("metrics can't be recorded")?;
+    let env = roles::Environment { disk: disk.clone(), clock, random, key: Arc::new(key), metrics };
+    let roles =
+        Roles::start(&args, &directory, env, listener, hay_filer::TokenHash(credentials.token_hash()))
+            .await?;
+    directory.complete(disk.as_ref())?;
+
+    let mut out = std::io::stdout();
+    // Whoever started it may have closed stdout; the server goes on.
+    let _ = writeln!(out, "listening on http://{address}").and_then(|()| out.flush());
+    let signal = stop.wait().await;
+    tracing::info!(signal, "stopping: finishing what is in flight");
+    tokio::select! {
+        () = roles.shutdown() => Ok(()),
+        signal = stop.wait() => anyhow::bail!("{signal} came again: stopped at once; the next start recovers"),
+    }
+}
+
+fn busy(args: &Args, error: &std::io::Error) -> anyhow::Error {
+    let way_out = match args.started_by.as_deref() {
+        Some(command) => {
+            format!("choose another with `{command} HTTP=127.0.0.1:9000` (the server's flag is --http)")
+        }
+        None => "choose another with --http, as in --http 127.0.0.1:9000".to_owned(),
+    };
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => anyhow::anyhow!("{} is in use: {way_out}", args.http),
+        _ => anyhow::anyhow!("can't listen on {}: {error}; {way_out}", args.http),
+    }
 }
