@@ -56,7 +56,7 @@ fn rules_hay_commands_of_the_readme_exist() {
     assert!(named.len() > 5, "{named:?}");
     for command in named {
         // `hay help COMMAND` and the like.
-        if command.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !command.is_empty() {
+        if command.starts_with(|c: char| c.is_ascii_lowercase()) {
             hay(&[&command, "--help"], &[]).ok();
         }
     }
@@ -82,7 +82,7 @@ fn rules_links_between_documents_lead_somewhere() {
 #[test]
 fn rules_tests_that_are_named_exist() {
     let text = read(Path::new("docs/testing.md"));
-    let sources: String = super::rust_files().into_iter().map(|(_, text)| text).collect();
+    let sources: String = super::sources().into_iter().map(|source| source.text).collect();
     let mut missing = Vec::new();
     let mut named = 0;
     for word in text.split("-p hay-tests").skip(1).filter_map(|rest| rest.split_whitespace().next()) {

@@ -37,23 +37,53 @@ fn read(relative: &Path) -> String {
     std::fs::read_to_string(root().join(relative)).unwrap_or_else(|e| panic!("{}: {e}", relative.display()))
 }
 
-/// Every Rust file: its path and its text.
-fn rust_files() -> Vec<(PathBuf, String)> {
-    let rust = files().into_iter().filter(|p| p.extension().is_some_and(|e| e == "rs"));
-    rust.map(|path| (path.clone(), read(&path))).collect()
+/// A Rust file.
+struct Source {
+    path: PathBuf,
+    text: String,
+    /// It holds nothing but tests and what they need: its module is declared under `#[cfg(test)]`.
+    tests_only: bool,
 }
 
-/// Whether a file holds nothing but tests.
-fn is_test_file(path: &Path) -> bool {
-    let test_module = |part: &std::ffi::OsStr| part == "tests" || part == "testing" || part == "tests.rs";
-    path.iter().any(test_module) || path.to_string_lossy().ends_with("_tests.rs")
-}
-
-/// What stands outside of `#[cfg(test)] mod … { … }`, and is no test file.
-fn without_tests(path: &Path, text: &str) -> String {
-    if is_test_file(path) {
-        return String::new();
+impl Source {
+    /// What is not for tests.
+    fn code(&self) -> String {
+        if self.tests_only { String::new() } else { without_tests(&self.text) }
     }
+
+    fn is_below(&self, directory: &str) -> bool {
+        self.path.starts_with(directory)
+    }
+}
+
+/// Every Rust file of the tree.
+fn sources() -> Vec<Source> {
+    let rust = files().into_iter().filter(|p| p.extension().is_some_and(|e| e == "rs"));
+    let texts: Vec<(PathBuf, String)> = rust.map(|path| (path.clone(), read(&path))).collect();
+    let test_modules: Vec<PathBuf> = texts.iter().flat_map(|(path, text)| test_modules(path, text)).collect();
+    let of_tests =
+        |path: &Path| test_modules.iter().any(|m| path.starts_with(m) || path == m.with_extension("rs"));
+    texts.into_iter().map(|(path, text)| Source { tests_only: of_tests(&path), path, text }).collect()
+}
+
+/// The modules in files of their own that `path` declares under `#[cfg(test)]`, as paths without `.rs`.
+fn test_modules(path: &Path, text: &str) -> Vec<PathBuf> {
+    let is_root = ["mod.rs", "lib.rs", "main.rs"].iter().any(|name| path.ends_with(name));
+    let base = if is_root {
+        path.parent().expect("a file lies somewhere").to_owned()
+    } else {
+        path.with_extension("")
+    };
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let declared = lines.windows(2).filter(|pair| pair[0] == "#[cfg(test)]").filter_map(|pair| {
+        let (_, name) = pair[1].split_once("mod ")?;
+        Some(base.join(name.strip_suffix(';')?))
+    });
+    declared.collect()
+}
+
+/// What stands outside of `#[cfg(test)] mod … { … }`.
+fn without_tests(text: &str) -> String {
     let mut kept = String::new();
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
@@ -87,7 +117,13 @@ mod tests {
     #[test]
     fn rules_take_test_modules_for_what_they_are() {
         let text = "fn a() {}\n#[cfg(test)]\nmod tests {\n    fn b() {}\n}\nfn c() {}\n";
-        assert_eq!(without_tests(Path::new("x/src/lib.rs"), text), "fn a() {}\nfn c() {}\n");
-        assert_eq!(without_tests(Path::new("x/src/tests.rs"), text), "");
+        assert_eq!(without_tests(text), "fn a() {}\nfn c() {}\n");
+        let text = "mod a;\n#[cfg(test)]\npub(crate) mod model;\n#[cfg(test)]\nmod tests;\n";
+        for (file, expected) in [
+            ("x/src/y/mod.rs", ["x/src/y/model", "x/src/y/tests"]),
+            ("x/src/y.rs", ["x/src/y/model", "x/src/y/tests"]),
+        ] {
+            assert_eq!(test_modules(Path::new(file), text), expected.map(PathBuf::from));
+        }
     }
 }

@@ -2,20 +2,17 @@
 
 use std::path::Path;
 
-use super::{files, is_test_file, none, read, rust_files, without_tests};
+use super::{Source, files, none, read, sources};
 
 const LINES_MAX: usize = 600;
 
 #[test]
 fn rules_no_file_has_more_than_600_lines_without_its_tests() {
-    let lines = |path: &Path, text: &str| match is_test_file(path) {
+    let long = sources().into_iter().filter_map(|source| {
         // Tests may be long, but not without an end.
-        true => text.lines().count() / 2,
-        false => without_tests(path, text).lines().count(),
-    };
-    let long = rust_files().into_iter().filter_map(|(path, text)| {
-        let lines = lines(&path, &text);
-        (lines > LINES_MAX).then(|| format!("{}: {lines}", path.display()))
+        let lines =
+            if source.tests_only { source.text.lines().count() / 2 } else { source.code().lines().count() };
+        (lines > LINES_MAX).then(|| format!("{}: {lines}", source.path.display()))
     });
     none(long.collect(), "files that are too long");
 }
@@ -30,8 +27,8 @@ fn rules_every_crate_keeps_the_lints_of_the_workspace() {
 #[test]
 fn rules_an_exception_from_a_lint_has_a_reason() {
     let mut found = Vec::new();
-    for (path, text) in rust_files() {
-        let text = without_tests(&path, &text);
+    for source in sources() {
+        let (path, text) = (&source.path, source.code());
         for (at, _) in text.match_indices("#[allow(").chain(text.match_indices("#![allow(")) {
             // An `expect` tells when it is no longer needed; an `allow` stays for ever.
             let inside = &text[at..text[at..].find(']').map_or(text.len(), |end| at + end)];
@@ -54,7 +51,7 @@ fn rules_unsafe_stands_nowhere_without_leave() {
     // A file that needs it says so with `#[expect(unsafe_code, reason = …)]`, and is named here.
     const ALLOWED: &[&str] = &[];
     let mut found = Vec::new();
-    for (path, text) in rust_files() {
+    for Source { path, text, .. } in sources() {
         if ALLOWED.iter().any(|allowed| path == Path::new(allowed)) {
             continue;
         }
@@ -76,13 +73,14 @@ fn rules_wire_types_stop_at_grpc_modules() {
     const SERVICES: &[&str] =
         &["master", "volume-server", "filer", "gateway", "consensus", "needle", "common"];
     let mut found = Vec::new();
-    for (path, text) in rust_files() {
+    for source in sources() {
+        let path = &source.path;
         let of_service = path.iter().next().is_some_and(|first| SERVICES.iter().any(|s| first == *s));
         let grpc = path.iter().any(|part| part.to_string_lossy().starts_with("grpc"));
         if !of_service || grpc {
             continue;
         }
-        for (number, line) in without_tests(&path, &text).lines().enumerate() {
+        for (number, line) in source.code().lines().enumerate() {
             let code = line.split("//").next().unwrap_or("");
             if code.contains("hay_proto::v1") || code.contains(" v1::") || code.contains("{v1") {
                 found.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
@@ -107,11 +105,12 @@ fn rules_limits_stand_in_one_file_with_their_units() {
     none(bare, "limits without a word on what they bound");
 
     let mut elsewhere = Vec::new();
-    for (path, text) in rust_files() {
-        if path == Path::new("common/src/limits.rs") || path.starts_with("tests") {
+    for source in sources() {
+        let path = &source.path;
+        if path == Path::new("common/src/limits.rs") || source.is_below("tests") {
             continue;
         }
-        for line in without_tests(&path, &text).lines() {
+        for line in source.code().lines() {
             let Some((_, rest)) = line.split_once("const ") else { continue };
             let name = rest.split(':').next().unwrap_or("").trim();
             let duration = rest.contains("Duration");
@@ -129,10 +128,10 @@ fn rules_time_and_randomness_are_passed_in() {
     // Clippy denies the calls; this finds the exceptions from it.
     const ENTRIES: &[&str] = &["common/src/clock.rs", "common/src/random.rs"];
     let mut found = Vec::new();
-    for (path, text) in rust_files() {
-        let code = without_tests(&path, &text);
+    for source in sources() {
+        let (path, code) = (&source.path, source.code());
         let ambient = ["Instant::now()", "SystemTime::now()", "rand::rng()", "rand::random("];
-        let allowed = ENTRIES.iter().any(|entry| path == Path::new(entry)) || path.starts_with("tests");
+        let allowed = ENTRIES.iter().any(|entry| path == Path::new(entry)) || source.is_below("tests");
         if !allowed && ambient.iter().any(|word| code.contains(word)) {
             found.push(path.display().to_string());
         }
