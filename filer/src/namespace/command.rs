@@ -35,6 +35,7 @@ pub struct Proposal {
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are the large one; a box would cost each of them")]
 pub enum Op {
     /// Something that a gateway sends on behalf of a principal; applied once.
     Client(ClientCommand),

@@ -266,7 +266,8 @@ impl Reference {
         let one_of = |list: &[ContentHash]| hash.is_some_and(|h| list.contains(&h));
         let must = condition.if_match_any || !condition.if_match.is_empty();
         let matched = there && (condition.if_match_any || one_of(&condition.if_match));
-        (!must || matched) && !(condition.if_none_match_any && there) && !one_of(&condition.if_none_match)
+        let unmatched = one_of(&condition.if_none_match) || (condition.if_none_match_any && there);
+        (!must || matched) && !unmatched
     }
 
     fn put(&mut self, put: &PutFile) -> Predicted {
@@ -626,6 +627,7 @@ impl<'e> History<'e> {
         let counters = audit(self.engine);
         assert_eq!((counters.references, counters.contents_owned, counters.manifests_draining), (0, 0, 0));
         assert!(counters.delete_queue >= counters.copies && counters.copies > 0);
-        assert!(limits::DRAIN_BATCH_MAX >= 1_000, "the histories rely on one drain being enough");
+        // The histories rely on one drain being enough.
+        const { assert!(limits::DRAIN_BATCH_MAX >= 1_000) };
     }
 }

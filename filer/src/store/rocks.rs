@@ -7,8 +7,8 @@ use std::path::Path;
 
 use hay_common::limits::{HOT_ROWS_MAX, MEMTABLE_BYTES, MEMTABLES_MAX};
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBPinnableSlice, ErrorKind, FlushOptions, Options,
-    ReadOptions, ReadTier, SnapshotWithThreadMode, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBPinnableSlice, DataBlockIndexType, ErrorKind,
+    FlushOptions, Options, ReadOptions, ReadTier, SnapshotWithThreadMode, WriteBatch, WriteOptions,
 };
 
 use crate::namespace::rows::{Order, Rows, RowsError, Visit, Walk};
@@ -36,6 +36,8 @@ pub(super) fn open(dir: &Path, cache: &Cache) -> Result<DB, rocksdb::Error> {
     blocks.set_cache_index_and_filter_blocks(true);
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
     blocks.set_format_version(5);
+    blocks.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
+    blocks.set_data_block_hash_ratio(0.75);
     let mut options = Options::default();
     options.create_if_missing(true);
     options.set_block_based_table_factory(&blocks);
