@@ -27,6 +27,7 @@ const PATH: &str = "/haystore.bench.Floor/Read";
 /// Windows that never stop the stream at loopback.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+const FRAME_BYTES: u32 = 1 << 20;
 
 /// Asks for the object.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -80,7 +81,7 @@ pub async fn serve(listener: TcpListener, object: Bytes) -> std::io::Result<()> 
                 .timer(TokioTimer::new())
                 .initial_stream_window_size(STREAM_WINDOW_BYTES)
                 .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-                .max_frame_size(1 << 20)
+                .max_frame_size(FRAME_BYTES)
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
         });
@@ -112,6 +113,7 @@ impl Load for GrpcLoad {
             .map_err(|e| LoadError::Start(e.to_string()))?
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES)
             .tcp_nodelay(true);
         let channel =
             endpoint.connect().await.map_err(|e| LoadError::Connect(self.address, e.to_string()))?;

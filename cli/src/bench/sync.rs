@@ -114,7 +114,10 @@ impl SyncFloor {
             position += bytes;
             syncs += 1;
             for write in group {
-                let copy = written.as_ref().map(|()| ()).map_err(|e| io::Error::new(e.kind(), e.to_string()));
+                let copy = match &written {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+                };
                 // A writer that went away needs no answer.
                 let _ = write.done.send(copy);
             }

@@ -81,16 +81,8 @@ async fn dry_run(targets: &[(RemotePath, bool)], context: &Context) -> Result<Ex
     }
     for (path, directory) in targets {
         say(json, &mut would_go, path.as_str())?;
-        let mut after: Option<String> = None;
-        while *directory {
-            let page = context.client.list(path, true, after.as_deref()).await?;
-            for entry in &page.entries {
-                say(json, &mut would_go, entry.path.strip_prefix('/').unwrap_or(&entry.path))?;
-            }
-            after = page.next;
-            if after.is_none() {
-                break;
-            }
+        if *directory {
+            say_all(json, &mut would_go, path, context).await?;
         }
     }
     if json {
@@ -101,6 +93,21 @@ async fn dry_run(targets: &[(RemotePath, bool)], context: &Context) -> Result<Ex
             .note(format_args!("{} would go; nothing was removed", counted(would_go, "entry", "entries")));
     }
     Ok(Exit::Ok)
+}
+
+/// What is in a directory, page by page.
+async fn say_all(json: bool, count: &mut u64, directory: &RemotePath, context: &Context) -> Result<(), Stop> {
+    let mut after: Option<String> = None;
+    loop {
+        let page = context.client.list(directory, true, after.as_deref()).await?;
+        for entry in &page.entries {
+            say(json, count, entry.path.strip_prefix('/').unwrap_or(&entry.path))?;
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
 }
 
 fn say(json: bool, count: &mut u64, path: &str) -> io::Result<()> {

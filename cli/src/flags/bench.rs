@@ -36,7 +36,7 @@ pub struct BenchArgs {
     /// Bytes of an object
     #[arg(long, default_value = "4KiB", value_parser = parse_size, value_name = "SIZE")]
     pub size: u64,
-    /// Objects to store, and to read
+    /// Objects to store, and to read; at least one for each worker in each pair
     #[arg(long, default_value = "100000", value_name = "N")]
     pub count: NonZeroU64,
     /// Requests in work at once, each on a connection of its own
