@@ -106,7 +106,10 @@ pub(crate) async fn append(
                     // Also after an answer that was lost: another cookie, the first needle is left to the collector.
                     Err(failure) if failure.code == ErrorCode::NeedleExists => failure,
                     Err(failure) => {
-                        if elsewhere(failure.code) {
+                        // A full disk or a full queue passes, and is no fault of the volume's: avoided, it would
+                        // stay out of use for long after.
+                        let passing = matches!(failure.code, ErrorCode::StorageFull | ErrorCode::Overloaded);
+                        if elsewhere(failure.code) && !passing {
                             app.deps.master.avoid(volume.volume);
                         }
                         failure
