@@ -8,6 +8,8 @@ mod app;
 mod auth;
 mod config;
 mod download;
+#[cfg(test)]
+mod faults;
 mod ingest;
 mod memory;
 mod meters;

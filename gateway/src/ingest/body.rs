@@ -51,6 +51,7 @@ pub(crate) struct BodyReader<B> {
     clock: SharedClock,
     announced: Option<u64>,
     received: u64,
+    ended: bool,
 }
 
 impl<B> BodyReader<B>
@@ -59,7 +60,7 @@ where
 {
     /// `announced`: its `Content-Length`, where it has one.
     pub(crate) fn new(body: B, announced: Option<u64>, limits: RateLimits, clock: SharedClock) -> Self {
-        Self { body, floor: RateFloor::new(limits), limits, clock, announced, received: 0 }
+        Self { body, floor: RateFloor::new(limits), limits, clock, announced, received: 0, ended: false }
     }
 
     /// Bytes that are still to come, where that is known.
@@ -78,7 +79,7 @@ where
     /// # Errors
     /// See [`BodyFault`].
     pub(crate) async fn next(&mut self, mut share: Option<&mut Share>) -> Result<Option<Bytes>, BodyFault> {
-        loop {
+        while !self.ended {
             let frame = {
                 let mut frame = pin!(self.body.frame());
                 match futures::poll!(&mut frame) {
@@ -117,7 +118,7 @@ where
                 }
             };
             match frame {
-                None => return self.end(),
+                None => self.ended = true,
                 Some(Err(_)) => return Err(self.incomplete()),
                 Some(Ok(frame)) => {
                     // Trailers say nothing that is kept.
@@ -132,6 +133,7 @@ where
                 }
             }
         }
+        self.end()
     }
 
     fn end(&self) -> Result<Option<Bytes>, BodyFault> {
@@ -173,8 +175,8 @@ pub(crate) mod tests {
             async move {
                 let (pause, step) = steps.next()?;
                 if !pause.is_zero() {
-                    clock.advance(pause);
                     tokio::task::yield_now().await;
+                    clock.advance(pause);
                 }
                 Some((step, steps))
             }

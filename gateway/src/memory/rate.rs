@@ -12,12 +12,13 @@ pub(crate) struct RateLimits {
     pub(crate) window: Duration,
 }
 
-/// Watches one body.
+/// Watches one body. Its credit is the time that it may still let us wait: it begins with the window, each byte earns
+/// the time that it may take at the rate, and no credit beyond the window is kept, so that a fast beginning excuses no
+/// stall.
 #[derive(Debug)]
 pub(crate) struct RateFloor {
     limits: RateLimits,
-    waited: Duration,
-    bytes: u64,
+    credit: Duration,
 }
 
 /// A body below the rate.
@@ -25,31 +26,28 @@ pub(crate) struct RateFloor {
 pub(crate) struct TooSlow;
 
 impl RateFloor {
-    /// A fresh window.
+    /// With a whole window of credit.
     pub(crate) fn new(limits: RateLimits) -> Self {
-        Self { limits, waited: Duration::ZERO, bytes: 0 }
+        Self { limits, credit: limits.window }
     }
 
-    /// How long the next bytes may take before it must be judged again.
+    /// How long the next bytes may take.
     pub(crate) fn patience(&self) -> Duration {
-        self.limits.window.saturating_sub(self.waited)
+        self.credit
     }
 
     /// `bytes` came after `waited` (0 bytes: nothing came).
     ///
     /// # Errors
-    /// When a window is over and too little came in it.
+    /// When the credit is used up.
     pub(crate) fn note(&mut self, bytes: usize, waited: Duration) -> Result<(), TooSlow> {
-        self.waited += waited;
-        self.bytes += bytes as u64;
-        if self.waited < self.limits.window {
-            return Ok(());
+        let left = self.credit.saturating_sub(waited);
+        if left.is_zero() {
+            return Err(TooSlow);
         }
-        let wanted = self.limits.bytes_per_s_min.saturating_mul(self.limits.window.as_millis() as u64) / 1000;
-        let enough = self.bytes >= wanted;
-        self.waited = Duration::ZERO;
-        self.bytes = 0;
-        if enough { Ok(()) } else { Err(TooSlow) }
+        let earned_us = (bytes as u64).saturating_mul(1_000_000) / self.limits.bytes_per_s_min.max(1);
+        self.credit = left.saturating_add(Duration::from_micros(earned_us)).min(self.limits.window);
+        Ok(())
     }
 }
 
@@ -60,40 +58,44 @@ mod tests {
     const LIMITS: RateLimits = RateLimits { bytes_per_s_min: 4096, window: Duration::from_secs(30) };
     const SECOND: Duration = Duration::from_secs(1);
 
-    #[test]
-    fn a_steady_body_at_the_rate_passes_and_one_below_does_not() {
+    /// After how many seconds a body of so many bytes a second is given up.
+    fn given_up_after(bytes_per_s: usize, first: usize) -> Option<u32> {
         let mut floor = RateFloor::new(LIMITS);
-        for second in 0..300 {
-            assert_eq!(floor.note(4096, SECOND), Ok(()), "{second}");
+        floor.note(first, Duration::ZERO).unwrap();
+        (1..=1000).find(|_| floor.note(bytes_per_s, SECOND).is_err())
+    }
+
+    #[test]
+    fn a_body_at_the_rate_passes_and_one_below_does_not() {
+        for (bytes_per_s, first, expected) in [
+            (4096, 0, None),
+            (8192, 0, None),
+            (0, 0, Some(30)),
+            (0, 1 << 30, Some(30)),
+            (200, 200 << 10, Some(32)),
+            (2048, 0, Some(59)),
+        ] {
+            assert_eq!(given_up_after(bytes_per_s, first), expected, "{bytes_per_s} bytes/s after {first}");
         }
+    }
+
+    #[test]
+    fn bytes_in_bursts_count_as_well() {
         let mut floor = RateFloor::new(LIMITS);
-        for _ in 0..29 {
-            assert_eq!(floor.note(4095, SECOND), Ok(()));
+        for _ in 0..100 {
+            floor.note(20 * 4096, SECOND * 20).unwrap();
         }
-        assert_eq!(floor.note(4095, SECOND), Err(TooSlow));
+        assert_eq!(floor.note(1, SECOND * 30), Err(TooSlow));
     }
 
     #[test]
-    fn a_stalled_body_is_judged_when_its_window_ends() {
-        let mut floor = RateFloor::new(LIMITS);
-        floor.note(1 << 10, SECOND * 10).unwrap();
-        assert_eq!(floor.patience(), SECOND * 20);
-        assert_eq!(floor.note(0, floor.patience()), Err(TooSlow));
-    }
-
-    #[test]
-    fn bytes_of_an_earlier_window_do_not_count() {
-        let mut floor = RateFloor::new(LIMITS);
-        floor.note(1 << 30, SECOND * 30).unwrap();
-        assert_eq!(floor.note(0, SECOND * 30), Err(TooSlow));
-    }
-
-    #[test]
-    fn waiting_alone_counts() {
+    fn only_waiting_costs() {
         let mut floor = RateFloor::new(LIMITS);
         for _ in 0..10_000 {
             floor.note(1, Duration::ZERO).unwrap();
         }
         assert_eq!(floor.patience(), LIMITS.window);
+        floor.note(0, SECOND * 10).unwrap();
+        assert_eq!(floor.patience(), SECOND * 20);
     }
 }

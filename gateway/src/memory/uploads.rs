@@ -206,7 +206,7 @@ mod tests {
         assert!(!waiting.is_finished());
         drop(first);
         waiting.await.unwrap().unwrap();
-        assert_eq!((memory.inner.gauge.held(), memory.inner.gauge.peak()), (0, 150));
+        assert_eq!((memory.inner.gauge.held(), memory.inner.gauge.peak()), (0, 100));
     }
 
     #[tokio::test]
