@@ -20,8 +20,11 @@ use crate::server::{VolumeServerConfig, stopping};
 use crate::store::{Store, StoreError, VolumeInfo};
 
 /// Between two tries to reach a master. Without end: a volume server has nothing better to do.
-const RECONNECT: RetryPolicy =
-    RetryPolicy { attempts_max: u32::MAX, pause_first: Duration::from_millis(50), pause_max: Duration::from_secs(2) };
+const RECONNECT: RetryPolicy = RetryPolicy {
+    attempts_max: u32::MAX,
+    pause_first: Duration::from_millis(50),
+    pause_max: Duration::from_secs(2),
+};
 
 /// Why a stream to a master ended.
 #[derive(Debug, thiserror::Error)]
@@ -196,4 +199,3 @@ impl Heartbeat {
         self.reported.keys().copied().filter(|id| !there.contains(id)).collect()
     }
 }
-

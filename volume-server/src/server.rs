@@ -6,7 +6,9 @@ use std::time::Duration;
 use hay_common::clock::SharedClock;
 use hay_common::disk::SharedDisk;
 use hay_common::ids::NodeId;
-use hay_common::limits::{APPEND_STREAMS_BYTES_MAX, FREE_SPACE_CHECK, HEARTBEAT_TIMEOUT, READ_STREAMS_BYTES_MAX};
+use hay_common::limits::{
+    APPEND_STREAMS_BYTES_MAX, FREE_SPACE_CHECK, HEARTBEAT_TIMEOUT, READ_STREAMS_BYTES_MAX,
+};
 use hay_common::random::SharedRandom;
 use hay_proto::rpc::DynMaster;
 use hay_proto::rpc::credential::PublicKey;

@@ -63,7 +63,11 @@ impl VolumeServer {
 
     /// Stores needles here and on every other replica of the volume; each is acknowledged when all have it. The
     /// only replica is this server's own as long as volumes have one.
-    async fn append_everywhere(&self, volume: VolumeId, needles: Vec<NewNeedle>) -> Vec<Result<(), AppendError>> {
+    async fn append_everywhere(
+        &self,
+        volume: VolumeId,
+        needles: Vec<NewNeedle>,
+    ) -> Vec<Result<(), AppendError>> {
         self.store.append(volume, needles).await
     }
 
@@ -85,8 +89,8 @@ impl VolumeServer {
         let permits = self.append_budget.clone().acquire_many_owned(head.length).await;
         let _budget = permits.map_err(|_| closing())?;
         let (data, crc) = receive(&mut parts, length).await?;
-        let needle =
-            NewNeedle::new(epoch, key, Cookie(head.cookie), head.codec, data, Some(crc)).map_err(failure::append)?;
+        let needle = NewNeedle::new(epoch, key, Cookie(head.cookie), head.codec, data, Some(crc))
+            .map_err(failure::append)?;
         let answer = self.append_everywhere(volume, vec![needle]).await.pop();
         answer.unwrap_or(Err(AppendError::Closing)).map_err(failure::append)
     }
@@ -98,7 +102,8 @@ fn needle(lease: &LeaseToken, item: v1::AppendItem) -> Result<NewNeedle, Failure
         return Err(LeaseError::NotCovered { volume, epoch }.into());
     }
     let key = NeedleKey::from_wire("append_item.key", &item.key)?;
-    NewNeedle::new(epoch, key, Cookie(item.cookie), item.codec, vec![item.data], None).map_err(failure::append)
+    NewNeedle::new(epoch, key, Cookie(item.cookie), item.codec, vec![item.data], None)
+        .map_err(failure::append)
 }
 
 async fn next(parts: &mut Streaming<v1::AppendPart>) -> Result<Option<Part>, Failure> {
@@ -138,7 +143,8 @@ async fn receive(parts: &mut Streaming<v1::AppendPart>, length: usize) -> Result
                     return Err(cut(got));
                 }
                 if end.crc32c != crc {
-                    let text = "the data that arrived do not have the sum that the sender gave; nothing was stored";
+                    let text =
+                        "the data that arrived do not have the sum that the sender gave; nothing was stored";
                     return Err(Failure::new(ErrorCode::DigestMismatch, text));
                 }
                 return Ok((data, crc));

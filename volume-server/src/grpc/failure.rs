@@ -9,7 +9,9 @@ pub(crate) fn append(error: AppendError) -> Failure {
         AppendError::NoVolume(_) => ErrorCode::VolumeNotFound,
         AppendError::StaleEpoch { .. } => ErrorCode::StaleEpoch,
         AppendError::Exists { .. } => ErrorCode::NeedleExists,
-        AppendError::Sealed(_) | AppendError::ReadOnly { .. } | AppendError::Full(_) => ErrorCode::VolumeNotWritable,
+        AppendError::Sealed(_) | AppendError::ReadOnly { .. } | AppendError::Full(_) => {
+            ErrorCode::VolumeNotWritable
+        }
         AppendError::TooLarge { .. } => ErrorCode::TooLarge,
         AppendError::Codec(_) => ErrorCode::InvalidArgument,
         AppendError::StorageFull => ErrorCode::StorageFull,

@@ -85,9 +85,9 @@ pub(crate) fn volume_report(info: VolumeInfo) -> v1::VolumeReport {
 }
 
 fn command(message: v1::HeartbeatCommand) -> Result<Command, Failure> {
-    let command = message
-        .command
-        .ok_or_else(|| Failure::new(ErrorCode::InvalidArgument, "the master's command is of an unknown kind"))?;
+    let command = message.command.ok_or_else(|| {
+        Failure::new(ErrorCode::InvalidArgument, "the master's command is of an unknown kind")
+    })?;
     Ok(match command {
         Wire::Create(create) => Command::Create {
             volume: VolumeId(create.volume),

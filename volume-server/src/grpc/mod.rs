@@ -24,12 +24,17 @@ impl Volume for VolumeServer {
         request: Request<v1::AppendBatchRequest>,
     ) -> Result<Response<v1::AppendBatchReply>, Status> {
         let results = self.append_items(request.into_inner()).await.map_err(to_status)?;
-        let results =
-            results.into_iter().map(|result| v1::AppendResult { failure: result.err().map(Into::into) }).collect();
+        let results = results
+            .into_iter()
+            .map(|result| v1::AppendResult { failure: result.err().map(Into::into) })
+            .collect();
         Ok(Response::new(v1::AppendBatchReply { results }))
     }
 
-    async fn append(&self, request: Request<Streaming<v1::AppendPart>>) -> Result<Response<v1::AppendReply>, Status> {
+    async fn append(
+        &self,
+        request: Request<Streaming<v1::AppendPart>>,
+    ) -> Result<Response<v1::AppendReply>, Status> {
         self.append_stream(request.into_inner()).await.map_err(to_status)?;
         Ok(Response::new(v1::AppendReply {}))
     }

@@ -71,7 +71,9 @@ impl VolumeServer {
         while let Some(read) = reads.next().await {
             let read = read.and_then(|(data, codec)| {
                 room = room.checked_sub(data.len()).ok_or_else(|| {
-                    let text = format!("the answer would be over {RPC_MESSAGE_BYTES_MAX} bytes: ask for less, or by Read");
+                    let text = format!(
+                        "the answer would be over {RPC_MESSAGE_BYTES_MAX} bytes: ask for less, or by Read"
+                    );
                     Failure::new(ErrorCode::TooLarge, text)
                 })?;
                 Ok((data, codec))
@@ -97,9 +99,7 @@ impl VolumeServer {
                 let needle = self.store.read(volume, key, cookie).await.map_err(failure::read)?;
                 Source::Whole(needle.data, permit)
             }
-            Err(_) => {
-                Source::Parts(self.store.read_parts(volume, key, cookie).await.map_err(failure::read)?)
-            }
+            Err(_) => Source::Parts(self.store.read_parts(volume, key, cookie).await.map_err(failure::read)?),
         };
         if range.is_empty() {
             let empty = v1::ReadPart { data: Bytes::new() };

@@ -131,7 +131,8 @@ impl Appender {
         let zeroed_to = volume.zero.zeroed_to();
         let start = content.end;
         // What lies in space zeroed ahead takes no more of the disk; the reserve holds for it all the same.
-        let has_room_for = |bytes: u64| volume.shared.space.has_room_for((start + bytes).saturating_sub(zeroed_to));
+        let has_room_for =
+            |bytes: u64| volume.shared.space.has_room_for((start + bytes).saturating_sub(zeroed_to));
         let rules = Rules {
             volume: volume.id,
             epoch,

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use hay_common::ids::ClusterId;
-use hay_common::limits::{CHECKPOINT_EVERY_BYTES, FREE_SPACE_RESERVE_BYTES, VOLUME_BYTES_MAX, ZERO_AHEAD_BYTES};
+use hay_common::limits::{
+    CHECKPOINT_EVERY_BYTES, FREE_SPACE_RESERVE_BYTES, VOLUME_BYTES_MAX, ZERO_AHEAD_BYTES,
+};
 use hay_common::model::Durability;
 
 /// Where the volumes are and how they are kept.

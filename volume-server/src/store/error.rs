@@ -113,7 +113,9 @@ pub enum StoreError {
     #[error("{0} is in use by another process")]
     InUse(PathBuf),
     /// The directory is of another cluster.
-    #[error("{dir} belongs to cluster {found}, this server to {own}: give this server a directory of its own")]
+    #[error(
+        "{dir} belongs to cluster {found}, this server to {own}: give this server a directory of its own"
+    )]
     ForeignCluster {
         /// Which directory.
         dir: PathBuf,

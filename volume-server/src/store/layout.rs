@@ -62,7 +62,10 @@ pub(crate) fn read_file(disk: &dyn Disk, path: &Path, bytes_max: u64) -> io::Res
     };
     let len = file.len()?;
     if len > bytes_max {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("{len} bytes are over the limit of {bytes_max}")));
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("{len} bytes are over the limit of {bytes_max}"),
+        ));
     }
     let mut bytes = vec![0; len as usize];
     read_exact_at(file.as_ref(), &mut bytes, 0)?;
@@ -80,7 +83,12 @@ fn text_file(disk: &dyn Disk, path: &Path) -> Result<Option<String>, StoreError>
 
 /// The server's id. Made at the first start, in an empty directory; a directory of another cluster, or one whose node
 /// file is gone while its volumes are not, is refused.
-pub(crate) fn node(disk: &dyn Disk, dir: &Path, own: ClusterId, random: &dyn Random) -> Result<NodeId, StoreError> {
+pub(crate) fn node(
+    disk: &dyn Disk,
+    dir: &Path,
+    own: ClusterId,
+    random: &dyn Random,
+) -> Result<NodeId, StoreError> {
     let path = dir.join("node");
     let Some(text) = text_file(disk, &path)? else { return new_node(disk, dir, &path, own, random) };
     let unusable = |reason: &str| StoreError::Unusable { path: path.clone(), reason: reason.to_owned() };
@@ -89,7 +97,8 @@ pub(crate) fn node(disk: &dyn Disk, dir: &Path, own: ClusterId, random: &dyn Ran
         return Err(unusable("it is not a node file of this version"));
     }
     let node = lines.next().and_then(|l| l.strip_prefix("node ")).and_then(|t| t.parse().ok());
-    let cluster = lines.next().and_then(|l| l.strip_prefix("cluster ")).and_then(|t| t.parse::<ClusterId>().ok());
+    let cluster =
+        lines.next().and_then(|l| l.strip_prefix("cluster ")).and_then(|t| t.parse::<ClusterId>().ok());
     match (node, cluster) {
         (Some(node), Some(found)) if found == own => Ok(node),
         (Some(_), Some(found)) => Err(StoreError::ForeignCluster { dir: dir.to_owned(), found, own }),
@@ -120,7 +129,10 @@ fn new_node(
 }
 
 /// The volumes whose data files are there.
-pub(crate) fn data_files(disk: &dyn Disk, dir: &Path) -> Result<impl Iterator<Item = VolumeId> + use<>, StoreError> {
+pub(crate) fn data_files(
+    disk: &dyn Disk,
+    dir: &Path,
+) -> Result<impl Iterator<Item = VolumeId> + use<>, StoreError> {
     let names = disk.read_dir(dir).at(dir)?;
     Ok(names.into_iter().filter_map(|name| {
         let stem = name.to_str()?.strip_suffix(".vol")?;
@@ -150,7 +162,11 @@ pub(crate) fn inventory(disk: &dyn Disk, dir: &Path) -> Result<BTreeSet<VolumeId
 }
 
 /// Replaces the inventory.
-pub(crate) fn write_inventory(disk: &dyn Disk, dir: &Path, volumes: &BTreeSet<VolumeId>) -> Result<(), StoreError> {
+pub(crate) fn write_inventory(
+    disk: &dyn Disk,
+    dir: &Path,
+    volumes: &BTreeSet<VolumeId>,
+) -> Result<(), StoreError> {
     let path = dir.join("inventory");
     let mut text = format!("{INVENTORY_HEAD}\n");
     for volume in volumes {

@@ -193,7 +193,12 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::read`].
-    pub async fn read_parts(&self, id: VolumeId, key: NeedleKey, cookie: Cookie) -> Result<NeedleParts, ReadError> {
+    pub async fn read_parts(
+        &self,
+        id: VolumeId,
+        key: NeedleKey,
+        cookie: Cookie,
+    ) -> Result<NeedleParts, ReadError> {
         self.readable(id)?.parts(key, cookie, &self.reads).await
     }
 

@@ -78,7 +78,8 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn fill(volume: &Volume, slot: Slot, buf: &mut [u8], at: u64) -> Result<(), ReadError> {
-    read_exact_at(volume.data.as_ref(), buf, slot.offset + at).map_err(|source| volume.read_failed(slot, source))
+    read_exact_at(volume.data.as_ref(), buf, slot.offset + at)
+        .map_err(|source| volume.read_failed(slot, source))
 }
 
 fn sums(volume: &Volume, slot: Slot, key: NeedleKey, cookie: Cookie) -> Result<Vec<u32>, ReadError> {

@@ -143,7 +143,6 @@ impl Queue {
         self.came.notify_one();
     }
 
-
     /// The next command, or all appends that wait and fit into one batch. Waits for them, at most for `patience`.
     ///
     /// A command goes before the appends that wait: a seal answers them "sealed", and none of them is acknowledged

@@ -119,7 +119,13 @@ impl Volume {
         ReadError::Corrupt { volume: self.id, offset: slot.offset, reason }
     }
 
-    fn check(&self, record: Vec<u8>, slot: Slot, key: NeedleKey, cookie: Cookie) -> Result<Needle, ReadError> {
+    fn check(
+        &self,
+        record: Vec<u8>,
+        slot: Slot,
+        key: NeedleKey,
+        cookie: Cookie,
+    ) -> Result<Needle, ReadError> {
         // The index holds whole keys, so another record there is damage too, and not absence.
         let header = check_needle(&record, self.seeds, slot.offset, key, cookie)
             .map_err(|error| self.corrupt(slot, error.to_string()))?;

@@ -168,7 +168,9 @@ fn replay(
 fn checkpoint(shared: &Shared, paths: &VolumePaths, block: &Superblock) -> Result<(u64, Index), StoreError> {
     let none = (SUPERBLOCK_BYTES as u64, Index::new());
     let path = &paths.checkpoint;
-    let Some(bytes) = read_file(shared.disk.as_ref(), path, CHECKPOINT_BYTES_MAX).at(path)? else { return Ok(none) };
+    let Some(bytes) = read_file(shared.disk.as_ref(), path, CHECKPOINT_BYTES_MAX).at(path)? else {
+        return Ok(none);
+    };
     match Checkpoint::decode(&bytes, block.volume, block.incarnation) {
         Ok((head, index)) => Ok((head.covered, index)),
         Err(error) => {
@@ -220,7 +222,9 @@ fn settle(volume: &Volume, outcome: &Outcome, covered: u64) -> Result<(), StoreE
         let (at, why) = outcome.corrupt.first().map_or((0, ""), |d| (d.range.start, d.reason.as_str()));
         volume.shared.meters.corrupt.increment(outcome.corrupt_count);
         let places = outcome.corrupt_count;
-        volume.fail(&format!("{places} damaged places below its synced length, the first at offset {at}: {why}"));
+        volume.fail(&format!(
+            "{places} damaged places below its synced length, the first at offset {at}: {why}"
+        ));
     }
     let state = volume.state.load();
     if state.read_only.is_some() {
@@ -268,7 +272,8 @@ fn set_aside(volume: &Volume, from: u64) -> Result<(), StoreError> {
             Err(e) => return Err(e).at(&beside),
         }
     };
-    pieces(volume.data.as_ref(), from, to, |at, piece| file.write_all_at(&[IoSlice::new(piece)], at - from)).at(&beside)?;
+    pieces(volume.data.as_ref(), from, to, |at, piece| file.write_all_at(&[IoSlice::new(piece)], at - from))
+        .at(&beside)?;
     file.sync_data().at(&beside)?;
     disk.sync_dir(&volume.paths.dir).at(&volume.paths.dir)?;
     volume.shared.meters.torn_tails.increment(1);

@@ -45,7 +45,9 @@ impl FreeSpace {
     /// Counts what was written.
     pub fn take(&self, bytes: u64) {
         // The closure never refuses.
-        let _ = self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| Some(free.saturating_sub(bytes)));
+        let _ = self
+            .free
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| Some(free.saturating_sub(bytes)));
     }
 
     /// The disk said that it is full: no room until the kernel is asked again.

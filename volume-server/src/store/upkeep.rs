@@ -19,7 +19,8 @@ pub(crate) fn zero_ahead_if_due(volume: &Arc<Volume>) {
     let end = volume.content.read().end;
     let Some(target) = volume.zero.due(end, volume.shared.config.volume_bytes_max) else { return };
     let own = volume.clone();
-    let started = std::thread::Builder::new().name(format!("zero-{}", volume.id)).spawn(move || zero(&own, target));
+    let started =
+        std::thread::Builder::new().name(format!("zero-{}", volume.id)).spawn(move || zero(&own, target));
     if let Err(error) = started {
         volume.zero.abandon();
         tracing::warn!(volume = %volume.id, %error, "no thread for zeroing ahead; appends grow the file meanwhile");
@@ -46,7 +47,9 @@ fn zero(volume: &Volume, target: u64) {
 /// Starts a checkpoint where the tail has become long.
 pub(crate) fn checkpoint_if_due(volume: &Arc<Volume>) {
     let tail = volume.content.read().end.saturating_sub(volume.checkpoint_at.load(Ordering::Relaxed));
-    if tail < volume.shared.config.checkpoint_every_bytes || volume.checkpoint_due.swap(true, Ordering::AcqRel) {
+    if tail < volume.shared.config.checkpoint_every_bytes
+        || volume.checkpoint_due.swap(true, Ordering::AcqRel)
+    {
         return;
     }
     let own = volume.clone();
@@ -68,8 +71,7 @@ pub(crate) fn checkpoint_now(volume: &Volume) {
         if content.end == volume.checkpoint_at.load(Ordering::Relaxed) {
             return;
         }
-        let head =
-            Checkpoint { volume: volume.id, incarnation: volume.incarnation, covered: content.end };
+        let head = Checkpoint { volume: volume.id, incarnation: volume.incarnation, covered: content.end };
         (content.end, head.encode(&content.index))
     };
     // A checkpoint vouches that all it covers is on disk. In durability sync it is before the index knows it.
@@ -84,7 +86,9 @@ pub(crate) fn checkpoint_now(volume: &Volume) {
             volume.checkpoint_at.store(covered, Ordering::Relaxed);
             volume.shared.meters.checkpoints.increment(1);
         }
-        Err(error) => tracing::warn!(volume = %volume.id, %error, "no checkpoint; the next start replays more"),
+        Err(error) => {
+            tracing::warn!(volume = %volume.id, %error, "no checkpoint; the next start replays more")
+        }
     }
 }
 
@@ -96,6 +100,8 @@ pub(crate) fn truncate(volume: &Volume, end: u64) {
                 volume.fail(&format!("a sync failed: {error}"));
             }
         }
-        Err(error) => tracing::warn!(volume = %volume.id, %error, "the zeros behind a sealed volume stay for now"),
+        Err(error) => {
+            tracing::warn!(volume = %volume.id, %error, "the zeros behind a sealed volume stay for now")
+        }
     }
 }

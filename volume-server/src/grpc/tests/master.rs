@@ -77,11 +77,17 @@ impl Master for TestMaster {
         Ok(Response::new(Box::pin(ReceiverStream::new(said))))
     }
 
-    async fn lease_write(&self, _: Request<v1::LeaseWriteRequest>) -> Result<Response<v1::WriteLease>, Status> {
+    async fn lease_write(
+        &self,
+        _: Request<v1::LeaseWriteRequest>,
+    ) -> Result<Response<v1::WriteLease>, Status> {
         Err(Status::unimplemented("not asked for by a volume server"))
     }
 
-    async fn volume_map(&self, _: Request<v1::VolumeMapRequest>) -> Result<Response<v1::VolumeMapReply>, Status> {
+    async fn volume_map(
+        &self,
+        _: Request<v1::VolumeMapRequest>,
+    ) -> Result<Response<v1::VolumeMapReply>, Status> {
         Err(Status::unimplemented("not asked for by a volume server"))
     }
 

@@ -34,7 +34,8 @@ pub(super) fn key() -> ClusterKey {
 }
 
 async fn start(dir: &std::path::Path, master: Arc<TestMaster>) -> Arc<VolumeServer> {
-    let store = StoreConfig { zero_ahead_bytes: 1 << 20, reserve_bytes: 0, ..StoreConfig::new(dir, key().cluster()) };
+    let store =
+        StoreConfig { zero_ahead_bytes: 1 << 20, reserve_bytes: 0, ..StoreConfig::new(dir, key().cluster()) };
     let config = VolumeServerConfig {
         store,
         address: "127.0.0.1:1".to_owned(),
@@ -105,7 +106,11 @@ fn code(failure: &Option<v1::Failure>) -> Option<ErrorCode> {
 }
 
 impl Served {
-    async fn append(&self, lease: &Bytes, items: Vec<v1::AppendItem>) -> Result<Vec<Option<ErrorCode>>, ErrorCode> {
+    async fn append(
+        &self,
+        lease: &Bytes,
+        items: Vec<v1::AppendItem>,
+    ) -> Result<Vec<Option<ErrorCode>>, ErrorCode> {
         let request = v1::AppendBatchRequest { lease: lease.clone(), items };
         match self.volume.append_batch(Request::new(request)).await {
             Ok(reply) => Ok(reply.into_inner().results.iter().map(|r| code(&r.failure)).collect()),
@@ -133,7 +138,8 @@ impl Served {
 
     async fn read(&self, item: v1::ReadItem) -> Result<Vec<Bytes>, ErrorCode> {
         let parts = self.volume.read(Request::new(item)).await.map_err(|status| to_failure(&status).code)?;
-        let parts = parts.into_inner().map(|part| part.map(|p| p.data).map_err(|status| to_failure(&status).code));
+        let parts =
+            parts.into_inner().map(|part| part.map(|p| p.data).map_err(|status| to_failure(&status).code));
         parts.collect::<Vec<_>>().await.into_iter().collect()
     }
 }
@@ -189,7 +195,10 @@ async fn without_a_lease_of_the_masters_nothing_is_stored() {
         assert!(served.stream(vec![Part::Head(head), end(0, b"")]).await.is_err());
     }
     let only_small = token.sign(&key());
-    assert_eq!(served.append(&only_small, vec![item(LARGE, 1, data(1, 10))]).await, Ok(vec![Some(ErrorCode::StaleEpoch)]));
+    assert_eq!(
+        served.append(&only_small, vec![item(LARGE, 1, data(1, 10))]).await,
+        Ok(vec![Some(ErrorCode::StaleEpoch)])
+    );
     assert_eq!(served.core.store().infos().iter().map(|i| i.needles).sum::<u64>(), 0);
 }
 
@@ -199,7 +208,9 @@ async fn a_stream_stores_only_what_came_whole() {
     let whole = data(1, 3 << 20);
     let parts: Vec<Part> = (0..3).map(|n| Part::Data(whole.slice(n << 20..(n + 1) << 20))).collect();
     let head = |key| Part::Head(served.head(key, whole.len()));
-    let stream = |key, body: &[Part], end: Option<Part>| [vec![head(key)], body.to_vec(), end.into_iter().collect()].concat();
+    let stream = |key, body: &[Part], end: Option<Part>| {
+        [vec![head(key)], body.to_vec(), end.into_iter().collect()].concat()
+    };
     let good = end(whole.len(), &whole);
     let cases: Vec<(Vec<Part>, ErrorCode)> = vec![
         (vec![], ErrorCode::InvalidArgument),
@@ -231,17 +242,28 @@ async fn a_stream_stores_only_what_came_whole() {
 async fn streams_read_ranges_whether_the_budget_is_there_or_not() {
     let served = served().await;
     let whole = data(5, (5 << 20) + 77);
-    let body = (0..6).map(|n| Part::Data(whole.slice(n << 20..whole.len().min((n + 1) << 20)))).collect::<Vec<_>>();
-    let parts = [vec![Part::Head(served.head(5, whole.len()))], body, vec![end(whole.len(), &whole)]].concat();
+    let body =
+        (0..6).map(|n| Part::Data(whole.slice(n << 20..whole.len().min((n + 1) << 20)))).collect::<Vec<_>>();
+    let parts =
+        [vec![Part::Head(served.head(5, whole.len()))], body, vec![end(whole.len(), &whole)]].concat();
     served.stream(parts).await.unwrap();
     let len = whole.len() as u32;
     let mib = 1u32 << 20;
     for is_short in [false, true] {
         let budget = served.core.read_budget.clone();
-        let taken = is_short.then(|| budget.try_acquire_many(hay_common::limits::READ_STREAMS_BYTES_MAX as u32).unwrap());
-        for (offset, length) in
-            [(0, 0), (0, len), (1, 1), (mib - 1, 2), (mib, mib), (len - 1, 1), (len - 1, 0), (3, 4 * mib), (len, 0)]
-        {
+        let taken = is_short
+            .then(|| budget.try_acquire_many(hay_common::limits::READ_STREAMS_BYTES_MAX as u32).unwrap());
+        for (offset, length) in [
+            (0, 0),
+            (0, len),
+            (1, 1),
+            (mib - 1, 2),
+            (mib, mib),
+            (len - 1, 1),
+            (len - 1, 0),
+            (3, 4 * mib),
+            (len, 0),
+        ] {
             let parts = served.read(read_item(LARGE, 5, offset, length)).await.unwrap();
             let to = if length == 0 { len } else { offset + length };
             assert!(parts.iter().all(|p| p.len() <= mib as usize));
@@ -259,7 +281,8 @@ async fn streams_read_ranges_whether_the_budget_is_there_or_not() {
     bytes[4 << 20] ^= 1;
     std::fs::write(&path, bytes).unwrap();
     assert_eq!(served.read(read_item(LARGE, 5, 0, 10)).await, Err(ErrorCode::Corrupt));
-    let _all = served.core.read_budget.try_acquire_many(hay_common::limits::READ_STREAMS_BYTES_MAX as u32).unwrap();
+    let _all =
+        served.core.read_budget.try_acquire_many(hay_common::limits::READ_STREAMS_BYTES_MAX as u32).unwrap();
     assert_eq!(served.read(read_item(LARGE, 5, 0, 10)).await, Err(ErrorCode::Corrupt));
 }
 
@@ -277,7 +300,8 @@ async fn after_the_shutdown_appends_are_refused_and_all_is_on_disk() {
 #[tokio::test]
 async fn the_status_shows_all() {
     let served = served().await;
-    let status = served.volume.volume_status(Request::new(v1::VolumeStatusRequest {})).await.unwrap().into_inner();
+    let status =
+        served.volume.volume_status(Request::new(v1::VolumeStatusRequest {})).await.unwrap().into_inner();
     assert_eq!(status.volumes.iter().map(|v| v.id).collect::<Vec<_>>(), [7, 8]);
     assert_eq!((status.durability.as_str(), status.ready), ("sync", false));
     assert!(status.not_ready_reason.contains("master"));

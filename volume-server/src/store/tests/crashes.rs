@@ -49,7 +49,11 @@ async fn a_file_cut_at_every_byte_of_the_last_batch_keeps_the_rest_and_goes_on()
             let store = open(copy.path());
             holds(&store, volume, 3, 93).await;
             holds(&store, volume, 20, 500).await;
-            assert_eq!(files_like(copy.path(), "torn").len(), kept.len(), "the second opening finds nothing torn");
+            assert_eq!(
+                files_like(copy.path(), "torn").len(),
+                kept.len(),
+                "the second opening finds nothing torn"
+            );
         }
     }
 }
@@ -61,7 +65,9 @@ async fn flipped_bits_are_found_and_nothing_synced_is_cut() {
     let whole = std::fs::read(&path).unwrap();
     let keys = || (0..4).map(|k| (k, 90 + k as usize)).chain([(10, 60), (11, 0), (12, 30)]);
     // Every bit is hay_needle's test; here each third byte has one flipped, over files and openings.
-    let chosen = |bit: &usize| bit % 8 == (bit / 24) % 8 && if *bit < 4096 * 8 { bit / 8 % 509 == 30 } else { bit / 8 % 3 == 0 };
+    let chosen = |bit: &usize| {
+        bit % 8 == (bit / 24) % 8 && if *bit < 4096 * 8 { bit / 8 % 509 == 30 } else { bit / 8 % 3 == 0 }
+    };
     for bit in (0..end as usize * 8).filter(chosen) {
         let mut bytes = whole.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
@@ -91,7 +97,8 @@ async fn flipped_bits_are_found_and_nothing_synced_is_cut() {
             files_like(dir.path(), left).iter().for_each(|p| std::fs::remove_file(p).unwrap());
         }
         let block = hay_needle::Superblock::decode(&whole).unwrap();
-        std::fs::write(dir.path().join("00000007.state"), super::recover::first_state(&block).encode()).unwrap();
+        std::fs::write(dir.path().join("00000007.state"), super::recover::first_state(&block).encode())
+            .unwrap();
     }
 }
 
@@ -152,7 +159,8 @@ async fn a_checkpoint_of_another_incarnation_is_not_believed() {
 async fn fresh_with_other_incarnation() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let store =
-        Store::open(config(dir.path()), RealDisk::shared(), SystemClock::shared(), SeededRandom::shared(77)).unwrap();
+        Store::open(config(dir.path()), RealDisk::shared(), SystemClock::shared(), SeededRandom::shared(77))
+            .unwrap();
     store.create(SMALL, EPOCH, SizeClass::Small).unwrap();
     (dir, store)
 }

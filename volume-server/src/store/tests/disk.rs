@@ -51,13 +51,21 @@ impl FaultyDisk {
     }
 
     pub fn count(&self, call: Call, ends_with: &str) -> usize {
-        self.0.lock().calls.iter().filter(|(c, p)| *c == call && p.to_str().unwrap().ends_with(ends_with)).count()
+        self.0
+            .lock()
+            .calls
+            .iter()
+            .filter(|(c, p)| *c == call && p.to_str().unwrap().ends_with(ends_with))
+            .count()
     }
 
     fn meets(&self, call: Call, path: &Path) -> Option<Fault> {
         let mut plan = self.0.lock();
         plan.calls.push((call, path.to_owned()));
-        let at = plan.faults.iter().position(|f| f.call == call && path.to_str().unwrap().ends_with(f.ends_with))?;
+        let at = plan
+            .faults
+            .iter()
+            .position(|f| f.call == call && path.to_str().unwrap().ends_with(f.ends_with))?;
         let fault = plan.faults[at].clone();
         if fault.once {
             plan.faults.remove(at);

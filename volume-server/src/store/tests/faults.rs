@@ -74,7 +74,13 @@ async fn the_reserve_refuses_before_the_disk_is_full_and_lets_go_again() {
 async fn after_a_failed_sync_it_is_read_only_for_good_and_never_synced_again() {
     let (dir, disk, store) = faulty();
     put(&store, LARGE, 1, 3000).await.unwrap();
-    disk.set(Fault { call: Call::Sync, ends_with: "8.vol", kind: ErrorKind::Other, once: true, ..EVERY_TIME });
+    disk.set(Fault {
+        call: Call::Sync,
+        ends_with: "8.vol",
+        kind: ErrorKind::Other,
+        once: true,
+        ..EVERY_TIME
+    });
     let failed = put(&store, LARGE, 2, 3000).await;
     assert!(matches!(failed, Err(AppendError::ReadOnly { .. })), "{failed:?}");
     let syncs = disk.count(Call::Sync, "8.vol");

@@ -20,14 +20,18 @@ async fn matches(store: &Store, model: &Model, seed: u64) {
 
 async fn batch(store: &Store, model: &mut Model, rng: &mut StdRng, sealed: &[VolumeId], seed: u64) {
     let volume = if rng.random_bool(0.6) { SMALL } else { LARGE };
-    let wanted: Vec<(u128, usize)> =
-        (0..rng.random_range(1..8)).map(|_| (rng.random_range(0..400u128), rng.random_range(0..3000usize))).collect();
+    let wanted: Vec<(u128, usize)> = (0..rng.random_range(1..8))
+        .map(|_| (rng.random_range(0..400u128), rng.random_range(0..3000usize)))
+        .collect();
     let answers = store.append(volume, wanted.iter().map(|(key, len)| needle(*key, *len)).collect()).await;
     for ((key, len), answer) in wanted.into_iter().zip(answers) {
         let known = model.contains_key(&(volume, key));
         match answer {
             Ok(()) => {
-                assert!(!known && !sealed.contains(&volume), "seed {seed}: key {key} stored twice, or after the seal");
+                assert!(
+                    !known && !sealed.contains(&volume),
+                    "seed {seed}: key {key} stored twice, or after the seal"
+                );
                 model.insert((volume, key), len);
             }
             Err(AppendError::Exists { .. }) => assert!(known, "seed {seed}: key {key} refused"),

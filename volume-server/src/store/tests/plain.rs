@@ -22,7 +22,10 @@ async fn needles_read_back_before_and_after_a_restart() {
         }
         assert!(matches!(store.read(SMALL, NeedleKey(99), Cookie(1)).await, Err(ReadError::Absent(_))));
         assert!(matches!(store.read(SMALL, NeedleKey(1), Cookie(2)).await, Err(ReadError::Absent(_))));
-        assert!(matches!(store.read(VolumeId(1), NeedleKey(1), Cookie(1)).await, Err(ReadError::NoVolume(_))));
+        assert!(matches!(
+            store.read(VolumeId(1), NeedleKey(1), Cookie(1)).await,
+            Err(ReadError::NoVolume(_))
+        ));
     }
 }
 
@@ -68,7 +71,9 @@ async fn what_must_be_refused_is() {
 #[tokio::test]
 async fn the_highest_epoch_fences_and_survives() {
     let (dir, store) = fresh();
-    let of = |epoch, key| NewNeedle::new(Epoch(epoch), NeedleKey(key), Cookie(1), 2, vec![data(key, 10)], None).unwrap();
+    let of = |epoch, key| {
+        NewNeedle::new(Epoch(epoch), NeedleKey(key), Cookie(1), 2, vec![data(key, 10)], None).unwrap()
+    };
     let stale = |given| AppendError::StaleEpoch { volume: SMALL, given: Epoch(given), current: Epoch(5) };
     assert_eq!(store.append(SMALL, vec![of(5, 1)]).await, [Ok(())]);
     assert_eq!(store.append(SMALL, vec![of(4, 2), of(5, 3)]).await, [Err(stale(4)), Ok(())]);
@@ -92,7 +97,10 @@ async fn sealing_fences_truncates_and_survives() {
     for dir in [crash_copy(dir.path())] {
         let store = open(dir.path());
         let info = store.infos().into_iter().find(|i| i.id == SMALL).unwrap();
-        assert_eq!((info.epoch, info.state, info.read_only), (Epoch(9), hay_common::model::VolumeState::Sealed, None));
+        assert_eq!(
+            (info.epoch, info.state, info.read_only),
+            (Epoch(9), hay_common::model::VolumeState::Sealed, None)
+        );
         assert_eq!(put(&store, SMALL, 2, 10).await, Err(AppendError::Sealed(SMALL)));
         holds(&store, SMALL, 1, 5000).await;
         store.seal(SMALL, Epoch(10)).unwrap();
@@ -214,7 +222,9 @@ async fn a_clean_end_leaves_a_checkpoint_that_spares_the_replay() {
 #[tokio::test]
 async fn checkpoints_are_written_while_appends_go_on() {
     let dir = tempfile::tempdir().unwrap();
-    let store = try_open(StoreConfig { checkpoint_every_bytes: 10_000, ..config(dir.path()) }, RealDisk::shared()).unwrap();
+    let store =
+        try_open(StoreConfig { checkpoint_every_bytes: 10_000, ..config(dir.path()) }, RealDisk::shared())
+            .unwrap();
     store.create(SMALL, EPOCH, SizeClass::Small).unwrap();
     for key in 0..200 {
         put(&store, SMALL, key, 500).await.unwrap();
@@ -232,8 +242,11 @@ async fn checkpoints_are_written_while_appends_go_on() {
 #[tokio::test]
 async fn durability_async_syncs_later_and_at_the_end() {
     let dir = tempfile::tempdir().unwrap();
-    let config =
-        StoreConfig { durability: hay_common::model::Durability::Async, checkpoint_every_bytes: 5000, ..config(dir.path()) };
+    let config = StoreConfig {
+        durability: hay_common::model::Durability::Async,
+        checkpoint_every_bytes: 5000,
+        ..config(dir.path())
+    };
     let store = try_open(config, RealDisk::shared()).unwrap();
     store.create(LARGE, EPOCH, SizeClass::Large).unwrap();
     for key in 0..100 {
@@ -281,7 +294,9 @@ async fn a_volume_that_cannot_be_opened_is_not_absent_and_stops_no_other() {
     put(&store, LARGE, 1, 10).await.unwrap();
     store.close();
     drop(store);
-    for (what, file) in [("superblock", "00000007.vol"), ("state", "00000007.state"), ("no state", "00000007.state")] {
+    for (what, file) in
+        [("superblock", "00000007.vol"), ("state", "00000007.state"), ("no state", "00000007.state")]
+    {
         let copy = crash_copy(dir.path());
         let path = copy.path().join(file);
         if what == "no state" {
@@ -292,10 +307,16 @@ async fn a_volume_that_cannot_be_opened_is_not_absent_and_stops_no_other() {
             std::fs::write(&path, bytes).unwrap();
         }
         let store = open(copy.path());
-        assert!(matches!(store.read(SMALL, NeedleKey(1), Cookie(1)).await, Err(ReadError::Broken { .. })), "{what}");
+        assert!(
+            matches!(store.read(SMALL, NeedleKey(1), Cookie(1)).await, Err(ReadError::Broken { .. })),
+            "{what}"
+        );
         assert_eq!(store.broken().count(), 1);
         holds(&store, LARGE, 1, 10).await;
-        assert!(store.create(SMALL, EPOCH, SizeClass::Small).is_err(), "{what}: never made anew over what is there");
+        assert!(
+            store.create(SMALL, EPOCH, SizeClass::Small).is_err(),
+            "{what}: never made anew over what is there"
+        );
     }
 }
 
