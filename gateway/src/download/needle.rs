@@ -158,8 +158,15 @@ impl<'a> Reader<'a> {
         if self.attempt > 1 {
             tokio::time::sleep(pause).await;
             let (app, caller, source, located) = (self.app, self.caller, self.source, self.wanted.located);
-            if let Some(located) = locate_again(app, caller, source, located).await? {
-                self.wanted.located = located;
+            match locate_again(app, caller, source, located).await {
+                Ok(Some(located)) => self.wanted.located = located,
+                Ok(None) => {}
+                // Withdrawn while it is read.
+                Err(refused) if matches!(refused.code, ErrorCode::Unauthenticated | ErrorCode::Forbidden) => {
+                    return Err(refused);
+                }
+                // The old location may still be good: a file that was deleted keeps its needles for a while.
+                Err(unknown) => tracing::debug!(code = %unknown.code, "a chunk could not be located again"),
             }
         }
         Ok(())

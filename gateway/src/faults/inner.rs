@@ -194,21 +194,21 @@ impl Master for Inner {
     async fn heartbeat(&self, _: Request<Streaming<v1::HeartbeatReport>>) -> Answer<Self::HeartbeatStream> {
         not_here()
     }
-    async fn lease_write(&self, _: Request<v1::LeaseWriteRequest>) -> Answer<v1::WriteLease> {
+    async fn lease_write(&self, request: Request<v1::LeaseWriteRequest>) -> Answer<v1::WriteLease> {
+        let avoid = request.into_inner().avoid;
         let volume = |volume: u32, class: SizeClass| v1::LeasedVolume {
             volume,
             epoch: 1,
             class: class.into(),
             replicas: vec![ADDRESS.into()],
         };
-        let volumes = (1..=8)
-            .map(|n| volume(n, if n % 2 == 0 { SizeClass::Small } else { SizeClass::Large }))
-            .collect();
+        let class = |n: u32| if n.is_multiple_of(2) { SizeClass::Small } else { SizeClass::Large };
+        let volumes = (1..).filter(|n| !avoid.contains(n)).take(8).map(|n| volume(n, class(n))).collect();
         Ok(Response::new(v1::WriteLease { volumes, token: Bytes::from_static(b"lease"), ttl_ms: 60_000 }))
     }
     async fn volume_map(&self, request: Request<v1::VolumeMapRequest>) -> Answer<v1::VolumeMapReply> {
-        let record = |id: &u32| v1::VolumeRecord {
-            id: *id,
+        let record = |id: u32| v1::VolumeRecord {
+            id,
             epoch: 1,
             class: SizeClass::Small.into(),
             state: VolumeState::Writable.into(),
@@ -220,7 +220,8 @@ impl Master for Inner {
             }],
             ..Default::default()
         };
-        let volumes = request.get_ref().volumes.iter().map(record).collect();
+        let after = request.get_ref().after;
+        let volumes = (after + 1..after + 10).map(record).collect();
         Ok(Response::new(v1::VolumeMapReply { volumes, version: 1, more: false }))
     }
     async fn watch_volume_map(
