@@ -137,13 +137,17 @@ fn a_snapshot_is_durable_whole_and_can_be_installed() {
     let dir = tempfile::tempdir().unwrap();
     let mut rocks = Rocks::open(&dir.path().join("filer"));
     let all = commands(300);
-    rocks.apply(&all[..200]);
+    rocks.apply(&all[..203]);
     let at_snapshot = dump(&rocks);
     let snapshot = dir.path().join("snapshot");
     std::fs::create_dir(&snapshot).unwrap();
     rocks.machine().snapshot(&snapshot).unwrap();
-    // Nothing but the snapshot's prefix needs the log: a crash right after it loses none of it.
-    rocks.apply(&all[200..]);
+    // The log is purged below it: a crash right after it must lose none of it.
+    let crashed = dir.path().join("crashed");
+    copy_dir(&rocks.dir, &crashed);
+    let crashed = Rocks::open(&crashed);
+    assert_eq!((crashed.applied(), dump(&crashed)), (203, at_snapshot.clone()));
+    rocks.apply(&all[203..]);
     let whole = dump(&rocks);
     rocks.restart(true);
     assert_eq!(dump(&rocks), whole);
@@ -151,18 +155,18 @@ fn a_snapshot_is_durable_whole_and_can_be_installed() {
     let mut other = Rocks::open(&dir.path().join("other"));
     other.apply(&all[..20]);
     let reader = other.machine.as_ref().unwrap().1.clone();
-    let applied = bytes::Bytes::copy_from_slice(&200u64.to_be_bytes());
+    let applied = bytes::Bytes::copy_from_slice(&203u64.to_be_bytes());
     other.machine().install(&snapshot, applied.clone()).unwrap();
     assert_eq!(dump(&other), at_snapshot);
     assert!(Arc::ptr_eq(&reader.shared, &other.machine.as_ref().unwrap().1.shared), "readers follow");
     // A crash ends readers too.
     drop(reader);
-    other.log = rocks.log[..200].to_vec();
+    other.log = rocks.log[..203].to_vec();
     other.restart(true);
-    assert_eq!((other.applied(), dump(&other)), (200, at_snapshot.clone()));
+    assert_eq!((other.applied(), dump(&other)), (203, at_snapshot.clone()));
     // Once more, and the snapshot itself is as it was.
     other.machine().install(&snapshot, applied).unwrap();
-    let replies = other.apply(&all[200..]);
+    let replies = other.apply(&all[203..]);
     assert!(replies.iter().all(|r| matches!(r, Reply::Client(Ok(_)))));
     assert_eq!(dump(&other), whole);
     let left: Vec<_> = std::fs::read_dir(dir.path().join("other")).unwrap().collect();

@@ -11,6 +11,9 @@ use super::rows::MemoryRows;
 use crate::schema::keys;
 use crate::schema::values::*;
 
+mod manifests;
+mod once;
+
 /// A tenant with an open session, and commands numbered by themselves.
 struct World {
     rows: MemoryRows,
@@ -270,133 +273,6 @@ fn chunks_of_impossible_sizes_are_refused() {
 }
 
 #[test]
-fn a_repeated_command_acts_once() {
-    let mut world = World::new();
-    let first = world.command(Action::PutFile(put("a", with_copy(1, 100))));
-    let answer = world.send(&first).unwrap();
-    let remove = world.command(delete("a", false));
-    world.send(&remove).unwrap();
-    // The late twin of the put must not bring the file back.
-    assert_eq!(world.send(&first), Ok(answer));
-    assert_eq!(world.resolve("a", WantedChunks::default()), Err(ErrorCode::NotFound));
-    assert_eq!(world.send(&remove), Ok(Answer::Deleted { removed: 1, more: false }));
-    // Another command under a used sequence is an error, never applied.
-    let other = ClientCommand { action: delete("b", false), ..first.clone() };
-    assert_eq!(world.send(&other), Err(ErrorCode::InvalidArgument));
-    assert_eq!(world.send(&ClientCommand { sequence: 0, ..first }), Err(ErrorCode::InvalidArgument));
-}
-
-#[test]
-fn a_refused_command_leaves_its_sequence_and_no_trace() {
-    let mut world = World::new();
-    let before = dump(&world.rows);
-    let refused = world.command(Action::PutFile(put("x/y/a", without_copy(1))));
-    assert_eq!(world.send(&refused), Err(ErrorCode::CopyGone));
-    assert_eq!(dump(&world.rows), before);
-    let with = ClientCommand { action: Action::PutFile(put("x/y/a", with_copy(1, 100))), ..refused };
-    assert!(world.send(&with).is_ok());
-}
-
-#[test]
-fn commands_below_the_window_are_refused() {
-    let mut world = World::new();
-    let mut numbered = |sequence, path: &str| {
-        let action = Action::PutFile(put(path, NewContent::Empty));
-        let command = ClientCommand { token: TOKEN, session: world.session, sequence, action };
-        world.send(&command).map(|_| ())
-    };
-    assert_eq!(numbered(1, "a"), Ok(()));
-    assert_eq!(numbered(SESSION_WINDOW, "b"), Ok(()));
-    assert_eq!(numbered(1, "a"), Ok(()), "kept");
-    assert_eq!(numbered(SESSION_WINDOW + 1, "c"), Ok(()));
-    assert_eq!(numbered(1, "a"), Err(ErrorCode::SequencePassed));
-    assert_eq!(numbered(2, "d"), Ok(()), "late but in the window");
-    assert_eq!(numbered(10 * SESSION_WINDOW, "e"), Ok(()));
-    for passed in [1, 2, SESSION_WINDOW, SESSION_WINDOW + 1, 9 * SESSION_WINDOW] {
-        assert_eq!(numbered(passed, "f"), Err(ErrorCode::SequencePassed), "{passed}");
-    }
-    assert_eq!(numbered(9 * SESSION_WINDOW + 1, "g"), Ok(()));
-    let answers = rows_of::<Answer>(&dump(&world.rows), keys::Family::Answer);
-    assert_eq!(answers.len(), 2, "answers below the window are forgotten");
-}
-
-#[test]
-fn sessions_end_in_log_time_and_are_swept() {
-    let mut world = World::new();
-    for n in 0..3000 {
-        let command = world.command(Action::PutFile(put(&format!("{n}"), NewContent::Empty)));
-        world.send(&command).unwrap();
-    }
-    world.advance(SESSION_TTL.as_millis() as u64 - 1);
-    assert!(world.put("still", NewContent::Empty).is_ok());
-    world.advance(1);
-    assert_eq!(world.put("over", NewContent::Empty), Err(ErrorCode::SessionExpired));
-    let mut rounds = 0;
-    while let Reply::Swept { more: true, .. } = world.op(Op::Expire) {
-        rounds += 1;
-        audit(&world.rows);
-    }
-    assert!(rounds >= 2, "bounded by EXPIRE_BATCH_MAX");
-    assert_eq!(world.counters().sessions, 0);
-    assert!(rows_of::<Answer>(&dump(&world.rows), keys::Family::Answer).is_empty());
-    assert_eq!(world.put("unknown", NewContent::Empty), Err(ErrorCode::SessionExpired));
-}
-
-#[test]
-fn there_are_only_so_many_sessions() {
-    let mut world = World::new();
-    let mut next = 1000u128;
-    let mut open = |world: &mut World, count: u32| {
-        let sessions = (0..count)
-            .map(|_| {
-                SessionId::from_random({
-                    next += 1;
-                    next
-                })
-            })
-            .collect();
-        match world.op(Op::OpenSessions { sessions }) {
-            Reply::Sessions(result) => result.map(|_| ()).map_err(|f| f.code),
-            other => panic!("{other:?}"),
-        }
-    };
-    assert_eq!(open(&mut world, 0), Err(ErrorCode::InvalidArgument));
-    assert_eq!(open(&mut world, SESSIONS_PER_GRANT_MAX + 1), Err(ErrorCode::InvalidArgument));
-    for _ in 0..(SESSIONS_MAX - 1) / u64::from(SESSIONS_PER_GRANT_MAX) {
-        open(&mut world, SESSIONS_PER_GRANT_MAX).unwrap();
-    }
-    assert_eq!(open(&mut world, SESSIONS_PER_GRANT_MAX), Err(ErrorCode::Overloaded));
-    open(&mut world, SESSIONS_PER_GRANT_MAX - 1).unwrap();
-    assert_eq!(world.counters().sessions, SESSIONS_MAX);
-}
-
-#[test]
-fn an_idempotency_key_acts_once_for_its_time() {
-    let mut world = World::new();
-    let key = |fingerprint| Some(Idempotency { key: "k-1".into(), fingerprint: [fingerprint; 32] });
-    let wanted = |fingerprint| PutFile { idempotency: key(fingerprint), ..put("a", with_copy(1, 100)) };
-    let first = world.act(Action::PutFile(wanted(1))).unwrap();
-    world.act(delete("a", false)).unwrap();
-    assert_eq!(world.act(Action::PutFile(wanted(1))), Ok(first), "another sequence, the same request");
-    let checked = query::check_put(&world.rows, &TOKEN, &wanted(1), None).unwrap();
-    assert_eq!(checked.answered, Some(first));
-    assert_eq!(world.act(Action::PutFile(wanted(2))), Err(ErrorCode::IdempotencyConflict));
-    let remove = Action::Delete(Delete {
-        path: "a".into(),
-        condition: Condition::default(),
-        recursive: false,
-        idempotency: key(1),
-    });
-    assert_eq!(world.act(remove), Err(ErrorCode::InvalidArgument), "a put's answer is none of a delete");
-    world.advance(IDEMPOTENCY_KEPT.as_millis() as u64);
-    assert!(matches!(world.act(Action::PutFile(wanted(2))), Ok(Answer::Put { created: true, .. })));
-    world.advance(IDEMPOTENCY_KEPT.as_millis() as u64);
-    world.op(Op::Expire);
-    audit(&world.rows);
-    assert!(rows_of::<IdempotencyRow>(&dump(&world.rows), keys::Family::Idempotency).is_empty());
-}
-
-#[test]
 fn who_may_do_what() {
     let mut world = World::new();
     world.put("a", NewContent::Empty).unwrap();
@@ -439,139 +315,6 @@ fn a_bootstrap_may_be_repeated() {
         let reply = world.op(Op::Bootstrap(Bootstrap { tenant_name: name.into(), ..wanted }));
         assert!(matches!(reply, Reply::Bootstrapped(Err(_))));
     }
-}
-
-fn add(manifest: u128, first: u32, offset: u64, chunks: &[u64]) -> Action {
-    let one = |n: &u64| ChunkRef { chunk: chunk(*n), new_copy: Some(copy(u128::from(*n) + 500)) };
-    Action::AddReferences(AddReferences {
-        manifest: ManifestId::from_random(manifest),
-        first_number: first,
-        first_offset: offset,
-        chunks: chunks.iter().map(one).collect(),
-    })
-}
-
-fn manifest(id: u128, chunk_count: u32, size: u64) -> NewContent {
-    NewContent::Manifest { id: ManifestId::from_random(id), root: ContentHash([9; 32]), chunk_count, size }
-}
-
-#[test]
-fn a_manifest_takes_batches_that_fit() {
-    let mut world = World::new();
-    // Chunks 1..=4 have 101..=104 bytes.
-    for (action, expected) in [
-        (add(1, 1, 5, &[]), Err(ErrorCode::InvalidArgument)),
-        (add(1, 0, 7, &[1]), Err(ErrorCode::InvalidArgument)),
-        (add(1, 2, 203, &[3]), Ok(Answer::Added)),
-        (add(1, 0, 0, &[1, 2, 3]), Err(ErrorCode::InvalidArgument)),
-        (add(1, 1, 0, &[2]), Err(ErrorCode::InvalidArgument)),
-        (add(1, 1, 101, &[2]), Ok(Answer::Added)),
-        (add(1, 1, 101, &[2]), Ok(Answer::Added)),
-        (add(1, 1, 101, &[3]), Err(ErrorCode::InvalidArgument)),
-        (add(1, FILE_CHUNKS_MAX, 0, &[1]), Err(ErrorCode::TooLarge)),
-        (Action::PutFile(put("f", manifest(1, 3, 306))), Err(ErrorCode::InvalidArgument)),
-        (add(1, 0, 0, &[1]), Ok(Answer::Added)),
-        (Action::PutFile(put("f", manifest(1, 3, 305))), Err(ErrorCode::InvalidArgument)),
-        (Action::PutFile(put("f", manifest(1, 2, 306))), Err(ErrorCode::InvalidArgument)),
-        (Action::PutFile(put("f", manifest(2, 3, 306))), Err(ErrorCode::CopyGone)),
-    ] {
-        assert_eq!(world.act(action.clone()), expected, "{action:?}");
-    }
-    world.put("f", manifest(1, 3, 306)).unwrap();
-    assert_eq!(world.act(add(1, 3, 306, &[4])), Err(ErrorCode::InvalidArgument), "published");
-    let abandon = Action::AbandonManifest { manifest: ManifestId::from_random(1) };
-    assert_eq!(world.act(abandon), Err(ErrorCode::InvalidArgument));
-    assert_eq!(world.counters().references, 3);
-}
-
-#[test]
-fn ranges_of_a_large_file_are_found() {
-    let mut world = World::new();
-    // Rows of unequal lengths, chunks of unequal sizes.
-    let (mut number, mut offset, mut starts) = (0u32, 0u64, Vec::new());
-    for len in [1usize, 64, 2, 33, 64, 64, 5, 64, 1] {
-        let chunks: Vec<u64> = (0..len as u64).map(|n| (u64::from(number) + n) * 37 % 5000).collect();
-        world.act(add(1, number, offset, &chunks)).unwrap();
-        for n in &chunks {
-            starts.push(offset);
-            offset += u64::from(chunk(*n).size);
-        }
-        number += len as u32;
-    }
-    world.put("big", manifest(1, number, offset)).unwrap();
-    for (nth, start) in starts.iter().enumerate() {
-        let end = starts.get(nth + 1).copied().unwrap_or(offset);
-        for at in [*start, end - 1] {
-            let wanted = WantedChunks { offset: at, suffix: None, count: 2 };
-            let (_, size, numbers) = world.resolve("big", wanted).unwrap();
-            let expected: Vec<u32> = (nth as u32..number.min(nth as u32 + 2)).collect();
-            assert_eq!((size, numbers), (offset, expected), "byte {at}");
-        }
-    }
-    let suffix = |bytes| WantedChunks { offset: 3, suffix: Some(bytes), count: 99 };
-    assert_eq!(world.resolve("big", suffix(1)).unwrap().2, [number - 1]);
-    assert_eq!(world.resolve("big", suffix(0)).unwrap().2, [0u32; 0]);
-    assert_eq!(world.resolve("big", suffix(u64::MAX)).unwrap().2.len(), REFS_PER_ROW_MAX);
-    let beyond = WantedChunks { offset, suffix: None, count: 1 };
-    assert!(world.resolve("big", beyond).unwrap().2.is_empty());
-    // Pages of the manifest, from any number.
-    let id = ManifestId::from_random(1);
-    let mut seen = Vec::new();
-    while (seen.len() as u32) < number {
-        let page = query::read_manifest(&world.rows, &TOKEN, id, seen.len() as u32, 50).unwrap();
-        assert!(!page.is_empty() && page.len() <= 50);
-        seen.extend(page);
-    }
-    assert_eq!(seen.iter().map(|c| c.offset).collect::<Vec<_>>(), starts);
-    assert!(query::read_manifest(&world.rows, &TOKEN, id, number, 50).unwrap().is_empty());
-    assert!(query::read_manifest(&world.rows, &TOKEN, ManifestId::from_random(8), 0, 1).is_err());
-}
-
-#[test]
-fn draining_goes_in_bounded_pieces() {
-    let mut world = World::new();
-    let rows = DRAIN_BATCH_MAX as u32 / 64 * 2 + 1;
-    for row in 0..rows {
-        let (first, offset) = (row * 64, u64::from(row) * 64 * 101);
-        let command = world.command(add(1, first, offset, &[1; 64]));
-        world.send(&command).unwrap();
-    }
-    let (count, size) = (rows * 64, u64::from(rows) * 64 * 101);
-    world.put("big", manifest(1, count, size)).unwrap();
-    world.put("small", without_copy(1)).unwrap();
-    world.act(delete("big", false)).unwrap();
-    assert_eq!(world.counters().references, u64::from(count) + 1);
-    let mut pieces = Vec::new();
-    loop {
-        let Reply::Swept { done, more } = world.op(Op::Drain) else { panic!() };
-        audit(&world.rows);
-        pieces.push(done);
-        if !more {
-            break;
-        }
-    }
-    assert_eq!(pieces, [1024, 1024, 64]);
-    let counters = world.counters();
-    assert_eq!((counters.references, counters.manifests_draining, counters.delete_queue), (1, 0, 0));
-}
-
-#[test]
-fn an_upload_that_nobody_finishes_is_given_up() {
-    let mut world = World::new();
-    world.act(add(1, 0, 0, &[1, 2])).unwrap();
-    world.advance(MANIFEST_TTL.as_millis() as u64 / 2);
-    world.op(Op::OpenSessions { sessions: vec![SessionId::from_random(10)] });
-    world.session = SessionId::from_random(10);
-    world.act(add(1, 2, 203, &[3])).unwrap();
-    world.advance(MANIFEST_TTL.as_millis() as u64 - 1);
-    world.op(Op::Expire);
-    assert_eq!(world.counters().manifests_unpublished, 1, "each batch renews it");
-    world.advance(1);
-    world.op(Op::Expire);
-    assert_eq!(world.counters().manifests_draining, 1);
-    world.op(Op::Drain);
-    let counters = world.counters();
-    assert_eq!((counters.references, counters.delete_queue, counters.manifests_draining), (0, 3, 0));
 }
 
 #[test]
@@ -641,22 +384,6 @@ fn listings_in_pages() {
         let Err(Refusal::Failure(failure)) = query::list(&world.rows, &TOKEN, &query) else { panic!() };
         assert_eq!(failure.code, code, "{directory:?}");
     }
-}
-
-#[test]
-fn the_log_time_never_goes_back_and_follows_jumps_in_steps() {
-    let mut world = World::new();
-    let step = LOG_TIME_JUMP_MAX.as_millis() as u64;
-    let mut tick = |wall_ms| match world.rows.apply(&[Proposal { wall_ms, op: Op::Tick }]).remove(0) {
-        Reply::Ticked { log_ms, behind_ms } => (log_ms - START_MS, behind_ms),
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(tick(START_MS + 10), (10, 0));
-    assert_eq!(tick(START_MS - 5000), (10, 0));
-    assert_eq!(tick(START_MS + 10 + step), (10 + step, 0));
-    assert_eq!(tick(START_MS + 10 + 4 * step), (10 + 2 * step, 2 * step));
-    assert_eq!(tick(START_MS + 10 + 4 * step), (10 + 3 * step, step));
-    assert_eq!(tick(START_MS + 10 + 4 * step), (10 + 4 * step, 0));
 }
 
 #[test]
