@@ -103,8 +103,8 @@ pub struct LiveNode {
     pub volumes: HashMap<VolumeId, VolumeReport>,
     /// Whether a full report of this stream has come.
     pub complete: bool,
-    /// When commands for a volume were sent last.
-    sent: HashMap<VolumeId, Duration>,
+    /// When a volume's command for an epoch was sent last: creating it for the first, sealing it for later ones.
+    sent: HashMap<(VolumeId, Epoch), Duration>,
 }
 
 /// What to do after a report.
@@ -219,23 +219,23 @@ impl Live {
     }
 
     /// Whether a command for a volume may be sent to a connected server (again).
-    pub fn due(&self, node: NodeId, volume: VolumeId, now: Duration) -> bool {
+    pub fn due(&self, node: NodeId, volume: VolumeId, epoch: Epoch, now: Duration) -> bool {
         self.nodes.get(&node).is_some_and(|known| {
             known.complete
                 && known.commands.is_some()
-                && known.sent.get(&volume).is_none_or(|at| now.saturating_sub(*at) >= HEARTBEAT_COMMAND_AGAIN)
+                && known
+                    .sent
+                    .get(&(volume, epoch))
+                    .is_none_or(|at| now.saturating_sub(*at) >= HEARTBEAT_COMMAND_AGAIN)
         })
     }
 
     /// Sends a command; what finds no room is sent again later.
     pub fn send(&mut self, node: NodeId, down: Down, now: Duration) {
         let Some(known) = self.nodes.get_mut(&node) else { return };
-        if let Down::Create { volume, .. } | Down::Seal { volume, .. } = &down {
-            let known_volumes = &known.volumes;
-            known.sent.retain(|id, at| {
-                known_volumes.contains_key(id) || now.saturating_sub(*at) < HEARTBEAT_COMMAND_AGAIN
-            });
-            known.sent.insert(*volume, now);
+        if let Down::Create { volume, epoch, .. } | Down::Seal { volume, epoch } = &down {
+            known.sent.retain(|_, at| now.saturating_sub(*at) < HEARTBEAT_COMMAND_AGAIN);
+            known.sent.insert((*volume, *epoch), now);
         }
         if let Some(commands) = &known.commands
             && let Err(error) = commands.try_send(down)

@@ -47,7 +47,7 @@ fn creating(view: &View<'_>, id: VolumeId, volume: &Volume, plan: &mut Plan) {
             continue;
         }
         everywhere = false;
-        if report.is_none() && view.live.due(member.node, id, view.now) {
+        if report.is_none() && view.live.due(member.node, id, volume.epoch, view.now) {
             let replicas = view.state.addresses(volume);
             let class = volume.class.size;
             plan.down.push((member.node, Down::Create { volume: id, epoch: volume.epoch, class, replicas }));
@@ -81,7 +81,7 @@ fn sealing(view: &View<'_>, id: VolumeId, epoch: Epoch, plan: &mut Plan) {
             Some(report) if report.epoch >= epoch && report.state == VolumeState::Sealed => answered += 1,
             Some(_) => {
                 waited_for += 1;
-                if view.live.due(member.node, id, view.now) {
+                if view.live.due(member.node, id, epoch, view.now) {
                     plan.down.push((member.node, Down::Seal { volume: id, epoch }));
                 }
             }
