@@ -2,12 +2,11 @@
 //! the order of the file, one commit at the end. Whatever breaks off, nothing becomes visible, and what was
 //! referenced already is given up.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use hay_client::filer::{AddReferences, ChunkRef, Content, ManifestRef, Put, Session};
 use hay_common::error::{ErrorCode, Failure};
@@ -140,7 +139,7 @@ impl LargeUpload {
         let mut root = RootBuilder::new();
         let mut storing = FuturesOrdered::new();
         let mut waiting: Vec<Stored> = Vec::new();
-        let mut adding: Option<Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + '_>>> = None;
+        let mut adding: Option<BoxFuture<'_, Result<(), Failure>>> = None;
         let (mut open, mut referenced, mut offset) = (true, 0u32, 0u64);
         loop {
             // A single chunk needs no manifest, and whether it stays single is known with the second.

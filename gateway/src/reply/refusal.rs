@@ -2,7 +2,7 @@
 
 use hay_common::error::{ErrorCode, Failure, Remedy};
 use http::header::{ALLOW, CONNECTION, CONTENT_RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
 use super::{Reply, json};
@@ -12,7 +12,7 @@ use super::{Reply, json};
 pub(crate) struct Refusal {
     failure: Failure,
     status: Option<StatusCode>,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
     /// Whether the rest of the request's body may still be on the wire and the connection can't be used again.
     closes: bool,
 }
@@ -38,7 +38,7 @@ impl Refusal {
     pub(crate) fn method(allowed: &'static str) -> Self {
         let mut refusal =
             Self::new(ErrorCode::MethodNotAllowed, format!("the method is not one of {allowed}"));
-        refusal.headers.insert(ALLOW, HeaderValue::from_static(allowed));
+        refusal.headers.push((ALLOW, HeaderValue::from_static(allowed)));
         refusal
     }
 
@@ -47,7 +47,7 @@ impl Refusal {
         let message = format!("no part of the range lies in the file of {size} bytes");
         let mut refusal = Self::new(ErrorCode::RangeNotSatisfiable, message);
         if let Ok(value) = HeaderValue::try_from(format!("bytes */{size}")) {
-            refusal.headers.insert(CONTENT_RANGE, value);
+            refusal.headers.push((CONTENT_RANGE, value));
         }
         refusal
     }
@@ -99,7 +99,7 @@ impl Refusal {
 
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
-        Self { failure, status: None, headers: HeaderMap::new(), closes: false }
+        Self { failure, status: None, headers: Vec::new(), closes: false }
     }
 }
 

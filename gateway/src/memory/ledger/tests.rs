@@ -166,7 +166,7 @@ fn any_mixture_of_stalled_and_working_bodies_finishes() {
         let mut working: HashMap<HolderId, usize> = HashMap::new();
         for _ in 0..60 {
             let id = ledger.open();
-            if random.u32() % 3 == 0 {
+            if random.u32().is_multiple_of(3) {
                 working.insert(id, 0);
             } else {
                 // Stalls somewhere in its chunk.
