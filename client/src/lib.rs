@@ -10,3 +10,6 @@ pub use filer::FilerClient;
 pub use master::MasterClient;
 pub use peers::Peers;
 pub use volume::VolumeClient;
+
+#[cfg(test)]
+mod testing;

@@ -184,3 +184,6 @@ fn weightier(before: Option<Failure>, next: Failure) -> Failure {
         Some(_) | None => next,
     }
 }
+
+#[cfg(test)]
+mod tests;

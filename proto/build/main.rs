@@ -12,6 +12,7 @@ const FILES: [&str; 4] = [
     "haystore/v1/master.proto",
 ];
 
+#[expect(clippy::print_stdout, reason = "how a build script speaks to cargo")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     println!("cargo::rerun-if-changed=build");

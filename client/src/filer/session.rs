@@ -94,11 +94,12 @@ impl SessionPool {
         }
     }
 
-    /// Gives `session` out no more: the filer does not know it.
+    /// The filer does not know `session`: so neither those that were granted with it. None of them is given out
+    /// any more.
     pub(crate) fn retire(&self, session: SessionId) {
         self.grant.rcu(|grant| {
-            let sessions: Vec<_> = grant.sessions.iter().filter(|s| s.id != session).cloned().collect();
-            Grant { sessions, renew_at: grant.renew_at, expires_at: grant.expires_at }
+            let granted = grant.sessions.iter().any(|known| known.id == session);
+            if granted { Arc::new(Grant::default()) } else { grant.clone() }
         });
     }
 

@@ -34,7 +34,8 @@ const RETRY: RetryPolicy = RetryPolicy {
 pub(crate) struct Leases {
     clock: SharedClock,
     current: ArcSwap<Current>,
-    turn: AtomicUsize,
+    /// Of the small and of the large class: one that both moved could give one of them the same volume for ever.
+    turns: [AtomicUsize; 2],
     /// Volumes that could not be written to, and until when.
     avoided: Mutex<Vec<(VolumeId, Duration)>>,
     /// Asks the renewing task to come early.
@@ -80,7 +81,7 @@ impl Leases {
         Self {
             clock,
             current: ArcSwap::default(),
-            turn: AtomicUsize::new(0),
+            turns: Default::default(),
             avoided: Mutex::default(),
             wanted: Notify::new(),
             answers: watch::Sender::new((0, None)),
@@ -95,16 +96,22 @@ impl Leases {
         let mut answers = self.answers.subscribe();
         let waited = tokio::time::timeout(LEASE_WAIT, async {
             loop {
-                self.wanted.notify_one();
+                // A class is empty only while the keeping task is at it anyway.
                 if let Some(writable) = self.pick(class) {
-                    return writable;
+                    return Ok(writable);
+                }
+                // That the disks are full is an answer: waiting does not make room.
+                if let Some(failure) = &answers.borrow_and_update().1
+                    && failure.code == ErrorCode::StorageFull
+                {
+                    return Err(failure.clone());
                 }
                 // The sender lives as long as self.
                 let _ = answers.changed().await;
             }
         });
         match waited.await {
-            Ok(writable) => Ok(writable),
+            Ok(answer) => answer,
             Err(_) => Err(self.answers.borrow().1.clone().unwrap_or_else(|| no_volume(class))),
         }
     }
@@ -112,7 +119,8 @@ impl Leases {
     fn pick(&self, class: SizeClass) -> Option<Writable> {
         let current = self.current.load();
         let volumes = current.of(class);
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let [small, large] = &self.turns;
+        let turn = if class == SizeClass::Small { small } else { large }.fetch_add(1, Ordering::Relaxed);
         volumes.get(turn % volumes.len().max(1)).cloned()
     }
 
@@ -162,7 +170,7 @@ impl Leases {
                 }
             };
             if attempt > 0 {
-                // Who wants one is told by the next answer; asking faster helps nobody.
+                // Who waits for one hears of the next answer; asking faster helps nobody.
                 tokio::time::sleep(pause).await;
             } else {
                 let _ = tokio::time::timeout(pause, self.wanted.notified()).await;

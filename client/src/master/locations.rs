@@ -72,6 +72,11 @@ impl Locations {
         self.cache.read().places.get(&volume).cloned()
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_at(&self, volume: VolumeId, address: &str) -> bool {
+        self.known(volume).is_some_and(|places| places.first().is_some_and(|first| first == address))
+    }
+
     /// Keeps what was fetched, unless a change came in meanwhile that it may not have.
     fn keep(&self, volumes: Vec<VolumeInfo>, changes: u64) {
         let mut cache = self.cache.write();

@@ -95,3 +95,6 @@ impl MasterClient {
         self.0.tasks.lock().await.shutdown().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

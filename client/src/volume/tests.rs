@@ -1,0 +1,141 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures::{StreamExt, TryStreamExt};
+use hay_proto::rpc::{RequestContext, RequestId};
+
+use super::*;
+use crate::testing::FakeVolume;
+
+const KEY: NeedleKey = NeedleKey(77);
+const COOKIE: Cookie = Cookie(5);
+
+struct World {
+    client: VolumeClient,
+    servers: Vec<Arc<FakeVolume>>,
+    addresses: Vec<String>,
+}
+
+/// A client of `count` servers that hold copies of the same.
+fn world(count: usize) -> World {
+    let peers = Peers::new(None);
+    let servers: Vec<_> = (0..count).map(|_| Arc::new(FakeVolume::default())).collect();
+    let addresses: Vec<_> = (0..count).map(|n| format!("server-{n}:1")).collect();
+    for (server, address) in servers.iter().zip(&addresses) {
+        peers.register(address, server.served());
+    }
+    World { client: VolumeClient::new(peers), servers, addresses }
+}
+
+impl World {
+    fn target(&self) -> LeasedVolume {
+        let replicas = self.addresses.clone();
+        LeasedVolume { volume: VolumeId(7), epoch: Epoch(2), class: SizeClass::Small, replicas }
+    }
+
+    async fn append(&self, data: &Bytes) -> Result<(), Failure> {
+        let lease = Bytes::from_static(b"lease");
+        self.client.append(&self.target(), &lease, KEY, COOKIE, Codec::PLAIN, data.clone()).await
+    }
+
+    async fn whole(&self, offset: u32, length: u32) -> Result<Bytes, Failure> {
+        self.client.read_whole(&self.addresses, range(offset, length)).await
+    }
+
+    fn hold_everywhere(&self, data: &Bytes) {
+        for server in &self.servers {
+            let name = (7, Bytes::copy_from_slice(&KEY.0.to_be_bytes()), COOKIE.0);
+            server.needles.lock().insert(name, data.clone());
+        }
+    }
+}
+
+fn range(offset: u32, length: u32) -> NeedleRange {
+    NeedleRange { volume: VolumeId(7), key: KEY, cookie: COOKIE, offset, length }
+}
+
+fn content(bytes: usize) -> Bytes {
+    (0..bytes).map(|n| (n * 7 / 3) as u8).collect::<Vec<_>>().into()
+}
+
+#[tokio::test]
+async fn a_small_needle_takes_one_call_there_and_one_back_and_is_never_copied() {
+    let world = world(1);
+    let data = content(4096);
+    let context = RequestContext::new(RequestId(1));
+    let both = async {
+        world.append(&data).await.unwrap();
+        let read = world.whole(0, 4096).await.unwrap();
+        assert_eq!(read, data);
+        assert_eq!(read.as_ptr(), data.as_ptr());
+        assert_eq!(world.whole(100, 50).await.unwrap(), data.slice(100..150));
+    };
+    context.clone().scope(both).await;
+    assert_eq!(context.calls(), 3);
+    assert_eq!(world.servers[0].streamed.load(Ordering::SeqCst), 0);
+    assert_eq!(world.append(&data).await.unwrap_err().code, ErrorCode::NeedleExists);
+}
+
+#[tokio::test]
+async fn a_large_needle_goes_in_parts_of_a_mebibyte() {
+    let world = world(1);
+    for (bytes, parts) in [((1 << 20) + 1, vec![1 << 20, 1]), (8 << 20, vec![1 << 20; 8])] {
+        world.servers[0].needles.lock().clear();
+        let data = content(bytes);
+        world.append(&data).await.unwrap();
+        assert_eq!(*world.servers[0].parts.lock(), parts);
+        assert_eq!(world.append(&data).await.unwrap_err().code, ErrorCode::NeedleExists);
+        let read = world.client.read(&world.addresses, range(1, bytes as u32 - 1)).await.unwrap();
+        let read = match read {
+            Data::Whole(whole) => whole,
+            Data::Parts(parts) => parts.try_collect::<Vec<_>>().await.unwrap().concat().into(),
+        };
+        assert_eq!(read, data.slice(1..));
+    }
+    let unary_before = world.servers[0].unary.load(Ordering::SeqCst);
+    world.servers[0].needles.lock().clear();
+    world.append(&content(1 << 20)).await.unwrap();
+    assert_eq!(world.servers[0].unary.load(Ordering::SeqCst), unary_before + 1);
+    let too_large = world.append(&content(CHUNK_BYTES_MAX + 1)).await.unwrap_err();
+    assert_eq!(too_large.code, ErrorCode::TooLarge);
+}
+
+#[tokio::test]
+async fn another_replica_answers_for_one_that_fails() {
+    let world = world(3);
+    let data = content(5 << 20);
+    world.hold_everywhere(&data);
+    *world.servers[0].read_failure.lock() = Some(ErrorCode::Corrupt);
+    *world.servers[1].read_failure.lock() = Some(ErrorCode::VolumeNotFound);
+    assert_eq!(world.whole(0, 1000).await.unwrap(), data.slice(..1000));
+    let parts = world.client.read_parts(&world.addresses, range(0, 5 << 20)).await.unwrap();
+    assert_eq!(parts.try_collect::<Vec<_>>().await.unwrap().concat(), data);
+
+    *world.servers[2].read_failure.lock() = Some(ErrorCode::Unavailable);
+    let failure = world.whole(0, 1000).await.unwrap_err();
+    assert_eq!(failure.code, ErrorCode::Corrupt, "damage is what must be heard of");
+    let nobody = world.client.read_whole(&["elsewhere:1".to_owned()], range(0, 1)).await.unwrap_err();
+    assert_eq!(nobody.code, ErrorCode::Unavailable);
+    assert!(world.client.read_whole(&[], range(0, 1)).await.is_err());
+}
+
+#[tokio::test]
+async fn what_is_too_short_is_never_taken_for_whole() {
+    let world = world(1);
+    world.hold_everywhere(&content(6 << 20));
+    world.servers[0].short_by.store(1, Ordering::SeqCst);
+    assert!(world.whole(0, 1000).await.is_err());
+    let parts = world.client.read_parts(&world.addresses, range(0, 6 << 20)).await.unwrap();
+    let parts: Vec<_> = parts.collect().await;
+    assert_eq!(parts.len(), 7);
+    assert!(parts[..6].iter().all(Result::is_ok) && parts[6].is_err());
+    assert_eq!(world.whole(5, 0).await.unwrap(), Bytes::new());
+}
+
+#[tokio::test]
+async fn a_status_says_what_is_not_ready() {
+    let world = world(1);
+    let status = world.client.status(&world.addresses[0]).await.unwrap();
+    assert_eq!(status.free_bytes, 5);
+    assert_eq!(status.not_ready.as_deref(), Some("volume 7 is being opened"));
+}
