@@ -311,7 +311,8 @@ async fn a_report_that_does_not_agree_is_asked_for_in_full() {
 async fn strangers_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let rig = Rig::start(dir.path()).await;
-    let cases: [(ErrorCode, fn(&mut v1::HeartbeatReport)); 4] = [
+    type Change = fn(&mut v1::HeartbeatReport);
+    let cases: [(ErrorCode, Change); 4] = [
         (ErrorCode::InvalidArgument, |report| report.cluster = ClusterId::from_random(1).to_wire()),
         (ErrorCode::Forbidden, |report| report.node = node(9).to_wire()),
         (ErrorCode::InvalidArgument, |report| report.node = vec![1, 2, 3].into()),

@@ -35,12 +35,15 @@ impl LogStore {
             return Ok(located.into_iter().filter_map(in_memory).collect());
         }
         let log = self.log.clone();
-        let read = tokio::task::spawn_blocking(move || read_blocking(&log, located));
-        read.await.map_err(|e| StorageIOError::read_logs(AnyError::new(&e)))?
+        let read = tokio::task::spawn_blocking(move || read_blocking(&log, located)).await;
+        match read.map_err(|e| StorageIOError::read_logs(AnyError::new(&e)))? {
+            Ok(entries) => Ok(entries),
+            Err((id, error)) => Err(StorageIOError::read_log_entry(id, AnyError::new(&error)).into()),
+        }
     }
 }
 
-fn read_blocking(log: &LogHandle, located: Vec<Located>) -> Result<Vec<Entry>, StorageError> {
+fn read_blocking(log: &LogHandle, located: Vec<Located>) -> Result<Vec<Entry>, (LogId, io::Error)> {
     let mut entries = Vec::with_capacity(located.len());
     for located in located {
         match located {
@@ -49,7 +52,7 @@ fn read_blocking(log: &LogHandle, located: Vec<Located>) -> Result<Vec<Entry>, S
                 Ok(entry) => entries.push(entry),
                 // Purged or truncated meanwhile, and its segment used again: no entry is no error.
                 Err(_) if !log.shared.index.lock().holds(id) => break,
-                Err(error) => return Err(StorageIOError::read_log_entry(id, AnyError::new(&error)).into()),
+                Err(error) => return Err((id, error)),
             },
         }
     }
