@@ -6,16 +6,16 @@ use crate::harness::{Pattern, Server, heavy, seed};
 
 /// Calls that happen beside requests, however many there are: kept apart, and bounded on their own.
 const BESIDE: &[&str] = &[
-    "Heartbeat",
-    "WatchVolumeMap",
-    "VolumeMap",
-    "OpenSessions",
-    "LeaseWrite",
-    "FilerStatus",
-    "ClusterStatus",
-    "VolumeStatus",
+    "heartbeat",
+    "watch_volume_map",
+    "volume_map",
+    "open_sessions",
+    "lease_write",
+    "filer_status",
+    "cluster_status",
+    "volume_status",
     // Who reads the metrics is asked for once a reading.
-    "Whoami",
+    "whoami",
 ];
 const REPEATS: u64 = 100;
 

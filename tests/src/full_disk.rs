@@ -37,6 +37,10 @@ async fn fill(api: &Api, stored: &mut Vec<Stored>, seed: u64, sizes: &[u64], mos
     panic!("{most} files went in and the disk is not full");
 }
 
+async fn files_listed(api: &Api) -> usize {
+    api.list_all("full", true, 100).await.iter().filter(|(_, kind)| kind == "file").count()
+}
+
 async fn all_whole(api: &Api, stored: &[Stored], when: &str) {
     for file in stored {
         let answer = api.get(&file.path).await;
@@ -77,23 +81,29 @@ async fn full_disk_refuses_writes_and_serves_again_when_there_is_room() {
     println!("{} bytes free with the ballast", disk.free());
     fill(&server.api(), &mut stored, seed.wrapping_add(1_000), &[4 * MIB, 100_000, 9 * MIB, 3_000], 2_000)
         .await;
-    let filled = stored.len();
-    println!("{filled} files until it was full; {} bytes free", disk.free());
-    assert!(filled > 25, "it refused long before the reserve");
+    println!("{} files until it was full; {} bytes free", stored.len(), disk.free());
+    assert!(stored.len() > 25, "it refused long before the reserve");
 
-    let api = server.api();
+    // Small contents still fit into what was zeroed ahead; below the reserve nothing is taken, whoever took the space.
+    disk.press(50);
+    let api = &server.api();
+    eventually_async("every write is refused below the reserve", NOTICED_WITHIN, || async move {
+        match api.put("full/tiny", "x").await {
+            answer if answer.status == 507 => Ok(()),
+            answer => Err(format!("{}: {}", answer.status, answer.text())),
+        }
+    })
+    .await;
+    println!("{} bytes free, all writes are refused", disk.free());
+    api.delete("full/tiny").await;
+    let filled = files_listed(api).await;
     for size in [1, 5_000, 300_000, 20 * MIB] {
         let answer = api.put("full/refused", Pattern::new(seed ^ 77, size).bytes()).await;
         answer.refused(507, "storage_full");
         assert_eq!(api.get("full/refused").await.status, 404);
     }
-    all_whole(&api, &stored, "while full").await;
-    let listed = api.list_all("full", true, 100).await;
-    assert_eq!(
-        listed.iter().filter(|(_, kind)| kind == "file").count(),
-        filled,
-        "the listing works while full"
-    );
+    all_whole(api, &stored, "while full").await;
+    assert_eq!(filled, stored.len(), "the listing shows what was acknowledged");
     for _ in 0..10 {
         let file = stored.remove(0);
         api.delete(&file.path).await.ok();
@@ -111,7 +121,7 @@ async fn full_disk_refuses_writes_and_serves_again_when_there_is_room() {
     let refused = api.put("full/refused", Pattern::new(seed ^ 78, MIB).bytes()).await;
     refused.refused(507, "storage_full");
 
-    disk.drop_ballast();
+    disk.make_room();
     let api = &api;
     let resumed = Pattern::new(seed ^ 79, 9 * MIB);
     eventually_async("writes are taken again when there is room", NOTICED_WITHIN, || async move {

@@ -8,12 +8,16 @@ use std::time::Duration;
 
 use reqwest::Method;
 
-use crate::harness::{Ran, Server, Start, eventually, hay, hay_binary, shared_server};
+use crate::harness::{Ran, Server, Start, eventually, hay_binary, hay_within, shared_server};
 
-/// Starts a server that must not come up.
+/// Starts a server that must not come up: it ends by itself, with a reason.
+#[track_caller]
 fn refused(dir: &Path, http: &str) -> Ran {
-    hay(&["server", "--dir", dir.to_str().unwrap(), "--http", http], &[])
+    hay_within(REFUSED_WITHIN, &["server", "--dir", dir.to_str().unwrap(), "--http", http])
 }
+
+/// A start that is refused looks at a few files.
+const REFUSED_WITHIN: Duration = Duration::from_secs(30);
 
 #[test]
 fn ops_a_busy_port_is_named_with_its_flag() {

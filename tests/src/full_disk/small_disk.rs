@@ -45,15 +45,28 @@ impl SmallDisk {
 
     /// Lays down a ballast that leaves `room` above the reserve.
     pub fn leave(&self, room: u64) {
-        let ballast = self.free().saturating_sub(self.reserve + room);
-        let file = File::create(self.path().join("ballast")).unwrap();
-        fallocate(&file, FallocateFlags::empty(), 0, ballast).unwrap();
-        file.sync_all().unwrap();
+        self.lay("ballast", self.reserve + room);
+    }
+
+    /// Somebody else takes space, until only `share` percent of the reserve are free.
+    pub fn press(&self, share: u64) {
+        self.lay("press", self.reserve / 100 * share);
+    }
+
+    fn lay(&self, name: &str, keep: u64) {
+        let bytes = self.free().saturating_sub(keep);
+        if bytes > 0 {
+            let file = File::create(self.path().join(name)).unwrap();
+            fallocate(&file, FallocateFlags::empty(), 0, bytes).unwrap();
+            file.sync_all().unwrap();
+        }
     }
 
     /// Makes room again.
-    pub fn drop_ballast(&self) {
-        std::fs::remove_file(self.path().join("ballast")).unwrap();
+    pub fn make_room(&self) {
+        for name in ["ballast", "press"] {
+            let _ = std::fs::remove_file(self.path().join(name));
+        }
     }
 }
 

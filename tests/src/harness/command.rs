@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -62,6 +63,34 @@ impl Ran {
         assert!(!self.stderr.contains("panicked"), "{} panicked:\n{}", self.shown, self.stderr);
         self
     }
+}
+
+/// Runs `hay` with these arguments; kills it and fails the test when it has not ended `within` that.
+#[track_caller]
+pub fn hay_within(within: Duration, args: &[&str]) -> Ran {
+    let timer = format!("{}s", within.as_secs());
+    let mut timed = vec!["-s", "KILL", timer.as_str()];
+    let binary = hay_binary();
+    timed.push(binary.to_str().expect("the binary's path is text"));
+    timed.extend(args);
+    let output = Command::new("timeout")
+        .args(&timed)
+        .env_remove("HAY_SERVER")
+        .env_remove("HAY_TOKEN")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let shown = format!("hay {}", args.join(" "));
+    let ran = Ran { shown, code: output.status.code(), stdout: output.stdout, stderr };
+    // `timeout` is killed with what it kills, or says so.
+    assert!(
+        !matches!(ran.code, None | Some(137)),
+        "{} was still running after {within:?}: {}",
+        ran.shown,
+        ran.text()
+    );
+    ran
 }
 
 /// Runs `hay` with these arguments and environment, without anything on stdin.

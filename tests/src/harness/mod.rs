@@ -10,7 +10,7 @@ mod trees;
 mod wait;
 
 pub use api::{Api, encode_path};
-pub use command::{Ran, hay, hay_binary, hay_with_input};
+pub use command::{Ran, hay, hay_binary, hay_with_input, hay_within};
 pub use content::{Pattern, etag_of, pattern_bytes, pattern_stream, seed, sha256_hex};
 pub use metrics::Metrics;
 pub use raw::{Raw, RawAnswer};

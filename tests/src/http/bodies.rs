@@ -9,7 +9,7 @@ use crate::harness::{Pattern, etag_of, pattern_stream, seed, sha256_hex, shared_
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
-/// The edges: of nothing, of a small body, of a small content, of a chunk.
+/// The edges: of nothing, of a small body, of a small content, of an inner message, of a chunk.
 const SIZES: &[u64] = &[
     0,
     1,
@@ -22,6 +22,11 @@ const SIZES: &[u64] = &[
     256 * KIB + 1,
     MIB,
     MIB + 1,
+    2 * MIB,
+    4 * MIB - 1000,
+    4 * MIB - 1,
+    4 * MIB,
+    4 * MIB + 1,
     8 * MIB - 1,
     8 * MIB,
     8 * MIB + 1,

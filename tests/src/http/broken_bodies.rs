@@ -155,13 +155,21 @@ async fn http_broken_bodies_of_another_digest_never_appear() {
         }
         assert_eq!(api.get("digest/new").await.status, 404, "{name}");
         assert_eq!(api.get("digest/old").await.body, "old", "{name}");
-        let garbage =
-            api.put_with("digest/new", &[(super::DIGEST_HEADER, "not a digest")], body.clone()).await;
-        garbage.refused(400, "invalid_argument");
         api.put_with("digest/new", &[(super::DIGEST_HEADER, &right)], body.clone()).await.ok();
         assert!(api.get("digest/new").await.body == body, "{name}");
         api.delete("digest/new").await.ok();
     }
+    for garbage in ["", "not a digest", "abcd", &"g".repeat(64)] {
+        let answer = api.put_with("digest/new", &[(super::DIGEST_HEADER, garbage)], "small").await;
+        answer.refused(400, "invalid_argument");
+    }
+    // The standard's own header (RFC 9530), right and wrong.
+    let field = "sha-256=:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=:";
+    api.put_with("digest/standard", &[("content-digest", field)], "hello").await.ok();
+    api.put_with("digest/standard", &[("content-digest", field)], "other")
+        .await
+        .refused(400, "digest_mismatch");
+    assert_eq!(api.get("digest/standard").await.body, "hello");
 }
 
 #[tokio::test]

@@ -112,7 +112,8 @@ async fn http_conditions_on_writes() {
     api.put_with("conditions/absent", &[("if-match", "*")], "lost").await.refused(412, "precondition_failed");
     assert_eq!(api.get("conditions/absent").await.status, 404);
 
-    let large = vec![7u8; 17 << 20];
+    // No larger than what is read of a body that nobody wants: beyond it the answer may be lost to a reset.
+    let large = vec![7u8; 7 << 20];
     api.put_with("conditions/new", only_new, large.clone()).await.refused(412, "precondition_failed");
     api.put_with("conditions/large", only_new, large.clone()).await.ok();
     api.put_with("conditions/large", only_new, large).await.refused(412, "precondition_failed");

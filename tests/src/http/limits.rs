@@ -67,7 +67,8 @@ fn http_limits_a_length_beyond_the_largest_file_is_refused_at_once() {
     for length in ["8796093022209", "9223372036854775807", "18446744073709551615"] {
         let head = format!("PUT /api/nfs/files/limits/huge HTTP/1.1\r\nContent-Length: {length}");
         let answer = server.raw(&head, b"some bytes").unwrap();
-        assert!(matches!(answer.status, 400 | 413), "{length}: {} {}", answer.status, answer.text());
+        // What no number of bytes can be is refused by the grammar of HTTP itself.
+        assert!(matches!(answer.status, 400 | 413 | 431), "{length}: {} {}", answer.status, answer.text());
     }
 }
 
@@ -87,7 +88,8 @@ fn http_limits_what_is_no_http_is_refused() {
     ] {
         let mut raw = Raw::connect(server.address()).unwrap();
         raw.send(request.as_bytes()).unwrap();
-        raw.end_of_sending().unwrap();
+        // It may have closed already.
+        let _ = raw.end_of_sending();
         // Closed without a word, or refused: never an answer of success, and never the end of the server.
         if let Ok(answer) = raw.answer() {
             assert!((400..600).contains(&answer.status), "{request:?}: {}", answer.status);

@@ -162,6 +162,13 @@ async fn http_ranges_across_chunks() {
         (pattern.len - 1, pattern.len),
         (1, pattern.len - 1),
         (3 * MIB + 7, 5 * MIB + 11),
+        // As long as one inner message, and around it.
+        (1, 4 * MIB),
+        (1, 4 * MIB + 1),
+        (5, 4 * MIB + 6),
+        (0, 4 * MIB - 100),
+        (9 * MIB, 10 * MIB),
+        (9 * MIB, 11 * MIB + 1),
     ] {
         for route in ["files", "stream"] {
             let path = format!("/api/nfs/{route}/{}", encode_path("ranges/large"));
