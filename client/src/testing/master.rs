@@ -73,7 +73,7 @@ fn moved(id: u32) -> String {
 }
 
 fn class(id: u32) -> SizeClass {
-    if id % 2 == 0 { SizeClass::Small } else { SizeClass::Large }
+    if id.is_multiple_of(2) { SizeClass::Small } else { SizeClass::Large }
 }
 
 fn record(id: u32, address: &str) -> VolumeRecord {
