@@ -1,9 +1,9 @@
 //! The `hay` binary: a thin start around [`hay_cli::main`].
+//!
+//! The system's allocator, on purpose: with mimalloc the server held two to four times the memory for the same work
+//! (docs/benchmarks.md), and no operation was faster.
 
 use std::process::ExitCode;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     hay_cli::main()

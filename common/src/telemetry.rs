@@ -13,10 +13,10 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging for the process. `HAY_LOG` holds the filter (as in `hay_filer=debug,info`); default `info`.
+/// Starts logging for the process. `HAY_LOG` holds the filter (as in `hay_filer=debug,info`); default `info`, openraft only warnings.
 /// Does nothing where a subscriber is already there.
 pub fn start(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("HAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("HAY_LOG").unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
     let registry = tracing_subscriber::registry().with(filter);
     let started = match format {
         LogFormat::Text => registry

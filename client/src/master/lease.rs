@@ -34,8 +34,8 @@ const RETRY: RetryPolicy = RetryPolicy {
 pub(crate) struct Leases {
     clock: SharedClock,
     current: ArcSwap<Current>,
-    /// Of the small and of the large class: one that both moved could give one of them the same volume for ever.
-    turns: [AtomicUsize; 2],
+    /// Moves large contents on to the next volume.
+    turn: AtomicUsize,
     /// Volumes that could not be written to, and until when.
     avoided: Mutex<Vec<(VolumeId, Duration)>>,
     /// Asks the renewing task to come early.
@@ -81,7 +81,7 @@ impl Leases {
         Self {
             clock,
             current: ArcSwap::default(),
-            turns: Default::default(),
+            turn: AtomicUsize::default(),
             avoided: Mutex::default(),
             wanted: Notify::new(),
             answers: watch::Sender::new((0, None)),
@@ -119,9 +119,13 @@ impl Leases {
     fn pick(&self, class: SizeClass) -> Option<Writable> {
         let current = self.current.load();
         let volumes = current.of(class);
-        let [small, large] = &self.turns;
-        let turn = if class == SizeClass::Small { small } else { large }.fetch_add(1, Ordering::Relaxed);
-        volumes.get(turn % volumes.len().max(1)).cloned()
+        let place = match class {
+            // Small appends share their syncs, which they can only in one volume: two at a time made batches half as
+            // large and the disk sync twice. The masters begin each lease with another volume.
+            SizeClass::Small => 0,
+            SizeClass::Large => self.turn.fetch_add(1, Ordering::Relaxed) % volumes.len().max(1),
+        };
+        volumes.get(place).cloned()
     }
 
     /// Takes `volume` out of the lease for a while.
