@@ -144,7 +144,8 @@ fn another_version_is_told_from_damage() {
 fn no_file_decodes_when_cut_or_with_a_bit_flipped() {
     let (head, index) = checkpoint();
     let block = superblock();
-    let files: [(Vec<u8>, &dyn Fn(&[u8]) -> bool); 3] = [
+    type Decodes<'a> = &'a dyn Fn(&[u8]) -> bool;
+    let files: [(Vec<u8>, Decodes<'_>); 3] = [
         (block.encode(), &|b| Superblock::decode(b).is_ok()),
         (head.encode(&index), &|b| Checkpoint::decode(b, block.volume, block.incarnation).is_ok()),
         (state().encode(), &|b| State::decode(b).is_ok()),

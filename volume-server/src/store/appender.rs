@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::draft::{Draft, Rules};
 use super::error::{AppendError, At, StoreError};
+use super::gather::Company;
 use super::queue::{Answers, Control, Submission, Work};
 use super::upkeep;
 use super::volume::Volume;
@@ -20,7 +21,9 @@ use super::volume::Volume;
 pub(crate) fn start(volume: Arc<Volume>) -> io::Result<()> {
     let name = format!("append-{}", volume.id);
     let synced = volume.content.read().end;
-    std::thread::Builder::new().name(name).spawn(move || Appender { volume, synced }.run())?;
+    std::thread::Builder::new().name(name).spawn(move || {
+        Appender { volume, synced, company: Company::default(), sync_took: Duration::ZERO }.run()
+    })?;
     Ok(())
 }
 
@@ -28,6 +31,9 @@ struct Appender {
     volume: Arc<Volume>,
     /// All below is on disk.
     synced: u64,
+    company: Company,
+    /// How long the last sync took.
+    sync_took: Duration,
 }
 
 /// Callers of one batch, each with the answers it gets if the write succeeds.
@@ -41,7 +47,7 @@ impl Drop for Appender {
         }
         self.volume.queue.close();
         loop {
-            match self.volume.queue.take(Some(Duration::ZERO)) {
+            match self.volume.queue.take(Some(Duration::ZERO), None) {
                 Work::Append(left) => refuse(left, &self.unwritable()),
                 // Dropped: whoever asked sees that the appender is gone.
                 Work::Control(_) => {}
@@ -57,7 +63,8 @@ impl Appender {
         loop {
             // In durability async what was written must reach the disk some time though nobody appends any more.
             let is_dirty = self.synced < self.volume.content.read().end;
-            match self.volume.queue.take(is_dirty.then_some(ASYNC_SYNC_EVERY)) {
+            let gather = self.company.gather();
+            match self.volume.queue.take(is_dirty.then_some(ASYNC_SYNC_EVERY), gather) {
                 Work::Append(submissions) => self.append(submissions),
                 Work::Control(Control::Seal { epoch, done }) => {
                     let sealed = self.seal(epoch);
@@ -93,6 +100,8 @@ impl Appender {
         if outcome.is_ok() && !draft.is_empty() {
             self.enter(&draft);
         }
+        let needles = callers.iter().map(|(_, answers)| answers.len()).sum();
+        self.company.batch(needles, volume.queue.needles(), self.sync_took);
         let meters = &volume.shared.meters;
         for (reply, mut answers) in callers {
             if let Err(error) = &outcome {
@@ -171,7 +180,8 @@ impl Appender {
         let before = clock.monotonic();
         let synced = self.volume.data.sync_data();
         let meters = &self.volume.shared.meters;
-        meters.sync_seconds.record(clock.monotonic().saturating_sub(before));
+        self.sync_took = clock.monotonic().saturating_sub(before);
+        meters.sync_seconds.record(self.sync_took);
         meters.syncs.increment(1);
         match synced {
             Ok(()) => {
@@ -251,7 +261,7 @@ impl Appender {
     fn close(&mut self) -> Result<(), StoreError> {
         self.volume.queue.close();
         loop {
-            match self.volume.queue.take(Some(Duration::ZERO)) {
+            match self.volume.queue.take(Some(Duration::ZERO), None) {
                 Work::Append(left) => self.append(left),
                 Work::Control(Control::Seal { done, .. } | Control::Close { done }) => {
                     let _ = done.send(Err(StoreError::Closed(self.volume.id)));

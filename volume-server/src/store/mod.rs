@@ -4,6 +4,7 @@ mod appender;
 mod config;
 mod draft;
 mod error;
+mod gather;
 mod layout;
 mod meters;
 mod parts;

@@ -73,6 +73,15 @@ pub(crate) enum Control {
     Close { done: mpsc::SyncSender<Result<(), StoreError>> },
 }
 
+/// How long appends wait for others to share their sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gather {
+    /// Until so many needles wait …
+    pub needles: usize,
+    /// … or so much time has passed.
+    pub patience: Duration,
+}
+
 /// What the appender does next.
 #[derive(Debug)]
 pub(crate) enum Work {
@@ -91,6 +100,8 @@ struct Waiting {
     bytes: usize,
     control: VecDeque<Control>,
     closed: bool,
+    /// The appender sleeps until so many needles wait: it is not woken for each.
+    wanted: usize,
 }
 
 /// The queue of one volume.
@@ -120,8 +131,11 @@ impl Queue {
         waiting.needles = needles;
         waiting.bytes += bytes;
         waiting.appends.push_back(submission);
+        let is_enough = needles >= waiting.wanted;
         drop(waiting);
-        self.came.notify_one();
+        if is_enough {
+            self.came.notify_one();
+        }
         Ok(())
     }
 
@@ -137,6 +151,11 @@ impl Queue {
         true
     }
 
+    /// Needles that wait now.
+    pub fn needles(&self) -> usize {
+        self.waiting.lock().needles
+    }
+
     /// Refuses all further submissions.
     pub fn close(&self) {
         self.waiting.lock().closed = true;
@@ -147,8 +166,11 @@ impl Queue {
     ///
     /// A command goes before the appends that wait: a seal answers them "sealed", and none of them is acknowledged
     /// yet; a close finishes them itself.
-    pub fn take(&self, patience: Option<Duration>) -> Work {
+    ///
+    /// With `gather`, appends that wait are let wait for others, until so many needles are there.
+    pub fn take(&self, patience: Option<Duration>, gather: Option<Gather>) -> Work {
         let mut waiting = self.waiting.lock();
+        waiting.wanted = 0;
         while waiting.appends.is_empty() && waiting.control.is_empty() && !waiting.closed {
             match patience {
                 None => self.came.wait(&mut waiting),
@@ -164,6 +186,13 @@ impl Queue {
         }
         if waiting.appends.is_empty() {
             return Work::Over;
+        }
+        if let Some(gather) = gather {
+            waiting.wanted = gather.needles;
+            let is_short = |w: &mut Waiting| w.needles < w.wanted && w.control.is_empty() && !w.closed;
+            // Whether they came or not, what is there goes now.
+            let _ = self.came.wait_while_for(&mut waiting, is_short, gather.patience);
+            waiting.wanted = 0;
         }
         let mut batch = Vec::with_capacity(waiting.appends.len());
         let (mut bytes, mut needles) = (0, 0);

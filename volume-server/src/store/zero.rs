@@ -63,7 +63,8 @@ impl ZeroAhead {
         Some(target)
     }
 
-    /// Zeros up to `target` in steps: each dirties little, so that a sync of an append meanwhile is not held up long.
+    /// Zeros up to `target` in steps. Each changes the file's size, so each makes the syncs of appends meanwhile wait
+    /// for the file system's journal: few large steps hold up less in all than many small ones.
     pub fn run(
         &self,
         target: u64,
@@ -79,7 +80,7 @@ impl ZeroAhead {
                 }
                 border.to
             };
-            let to = target.min(from + ZERO_STEP_BYTES);
+            let to = target.min(from + ZERO_STEP_BYTES.max(self.ahead / 4));
             match step(from, to) {
                 Ok(()) => {}
                 // What of it was written are zeros beyond the border: harmless.

@@ -66,7 +66,8 @@ async fn flipped_bits_are_found_and_nothing_synced_is_cut() {
     let keys = || (0..4).map(|k| (k, 90 + k as usize)).chain([(10, 60), (11, 0), (12, 30)]);
     // Every bit is hay_needle's test; here each third byte has one flipped, over files and openings.
     let chosen = |bit: &usize| {
-        bit % 8 == (bit / 24) % 8 && if *bit < 4096 * 8 { bit / 8 % 509 == 30 } else { bit / 8 % 3 == 0 }
+        bit % 8 == (bit / 24) % 8
+            && if *bit < 4096 * 8 { bit / 8 % 509 == 30 } else { (bit / 8).is_multiple_of(3) }
     };
     for bit in (0..end as usize * 8).filter(chosen) {
         let mut bytes = whole.clone();
