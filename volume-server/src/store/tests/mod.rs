@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hay_common::clock::SystemClock;
-use hay_common::disk::{RealDisk, SharedDisk};
+use hay_common::disk::{Disk, RealDisk, SharedDisk};
 use hay_common::ids::ClusterId;
 use hay_common::random::SeededRandom;
 
@@ -91,9 +91,5 @@ pub(crate) fn files_like(dir: &Path, part: &str) -> Vec<PathBuf> {
     let names = RealDisk.read_dir(dir).unwrap();
     names.into_iter().filter(|n| n.to_str().unwrap().contains(part)).map(|n| dir.join(n)).collect()
 }
-
-use hay_common::disk::Disk;
-#[expect(unused_imports, reason = "shorthand for the test modules")]
-pub(crate) use std::sync::atomic::Ordering;
 
 pub(crate) type SharedStore = Arc<Store>;
