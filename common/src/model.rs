@@ -200,8 +200,9 @@ mod tests {
 
     #[test]
     fn the_digest_is_order_free_and_sees_every_field() {
-        let volumes = [(1, 1, VolumeState::Writable), (2, 1, VolumeState::Sealed), (3, 9, VolumeState::Writable)]
-            .map(|(id, epoch, state)| (VolumeId(id), Epoch(epoch), state));
+        let volumes =
+            [(1, 1, VolumeState::Writable), (2, 1, VolumeState::Sealed), (3, 9, VolumeState::Writable)]
+                .map(|(id, epoch, state)| (VolumeId(id), Epoch(epoch), state));
         let digest = volumes_digest(volumes);
         assert_eq!(digest, volumes_digest(volumes.into_iter().rev()));
         for n in 0..3 {
