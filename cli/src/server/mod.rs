@@ -17,6 +17,7 @@ use hay_common::limits;
 use hay_common::model::Durability;
 use hay_common::random::SystemRandom;
 use hay_common::telemetry::{self, LogFormat};
+use hay_proto::rpc::RequestContext;
 use hay_proto::rpc::credential::ClusterKey;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::net::TcpListener;
@@ -94,10 +95,11 @@ pub enum LogFormatFlag {
 /// # Errors
 /// Names what could not be started.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    telemetry::start(match args.log_format {
+    let format = match args.log_format {
         LogFormatFlag::Text => LogFormat::Text,
         LogFormatFlag::Json => LogFormat::Json,
-    });
+    };
+    telemetry::start(format, || RequestContext::current().map(|request| request.id().to_string()));
     let open_files = open_files::raise(limits::OPEN_FILES_WANTED);
     tracing::debug!(open_files, "the limit on open files");
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

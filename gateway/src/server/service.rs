@@ -27,7 +27,7 @@ pub(crate) async fn serve(app: Arc<App>, request: Request<Incoming>) -> Result<R
     // Health is asked when there is much to do above all.
     let always = matches!(route, Some(Route::Health | Route::Ready | Route::Metrics));
     let context = RequestContext::new(id);
-    let span = tracing::info_span!("http", request_id = %id, method = %request.method(), path = request.uri().path());
+    let span = tracing::debug_span!("http", request_id = %id, method = %request.method(), path = request.uri().path());
     let mut reply = admitted(&app, always, request, context.clone(), span.clone()).await;
     if is_head {
         without_bytes(&mut reply);
