@@ -52,6 +52,9 @@ pub enum CopyState {
     Live,
     /// About to be removed: nothing may rely on it.
     Condemned,
+    /// Found damaged when it was read. It may be the only one, so it stays for whoever repairs it, but nothing may
+    /// newly rely on it: the next put of the content brings another.
+    Damaged,
 }
 
 /// One needle as the metadata knows it.

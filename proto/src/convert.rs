@@ -157,6 +157,7 @@ impl From<model::Copy> for v1::Copy {
             codec: u32::from(copy.codec.0),
             stored_bytes: copy.stored_bytes,
             condemned: copy.state == model::CopyState::Condemned,
+            damaged: copy.state == model::CopyState::Damaged,
         }
     }
 }
@@ -176,7 +177,11 @@ impl TryFrom<v1::Copy> for model::Copy {
             location: required("copy.location", copy.location)?.try_into()?,
             codec: codec("copy.codec", copy.codec)?,
             stored_bytes: copy.stored_bytes,
-            state: if copy.condemned { model::CopyState::Condemned } else { model::CopyState::Live },
+            state: match (copy.condemned, copy.damaged) {
+                (true, _) => model::CopyState::Condemned,
+                (false, true) => model::CopyState::Damaged,
+                (false, false) => model::CopyState::Live,
+            },
         })
     }
 }

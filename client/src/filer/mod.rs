@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hay_common::clock::SharedClock;
 use hay_common::error::{ErrorCode, Failure};
-use hay_common::ids::{ContentHash, ManifestId};
+use hay_common::ids::{ContentHash, CopyId, ManifestId};
 use hay_common::model::LocatedChunk;
 use hay_common::random::SharedRandom;
 use hay_common::retry::RetryPolicy;
@@ -116,6 +116,17 @@ impl FilerClient {
     /// Removes a file or a directory; one command, to be repeated while there is `more`.
     pub async fn delete(&self, token: TokenHash, delete: Delete) -> Result<Deleted, Failure> {
         self.commit_anywhere(token, grpc::delete_op(delete)).await.map(|outcome| grpc::deleted(&outcome))
+    }
+
+    /// Says that `copy` of a content was found corrupt or missing: nothing relies on it any more, and the next put of
+    /// the content brings a new one. Does nothing where the tenant has the content through another copy.
+    pub async fn report_damaged(
+        &self,
+        token: TokenHash,
+        hash: ContentHash,
+        copy: CopyId,
+    ) -> Result<(), Failure> {
+        self.commit_anywhere(token, grpc::report_damaged_op(hash, copy)).await.map(drop)
     }
 
     /// An entry and where its chunks are, of one moment.

@@ -89,6 +89,15 @@ async fn a_command_acts_once_however_often_its_answer_is_lost() {
 }
 
 #[tokio::test]
+async fn a_damaged_copy_is_reported_once_by_name() {
+    let (filer, _, client) = world();
+    fates(&filer, &[Fate::AnswerLost]);
+    client.report_damaged(TOKEN, ContentHash([3; 32]), CopyId::from_random(9)).await.unwrap();
+    let named = [&[3; 32][..], &9u128.to_be_bytes()].concat();
+    assert_eq!(*filer.applied.lock(), [named]);
+}
+
+#[tokio::test]
 async fn repeating_ends() {
     let (filer, _, client) = world();
     let session = client.session().await.unwrap();

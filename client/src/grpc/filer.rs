@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use hay_common::error::{ErrorCode, Failure};
-use hay_common::ids::{ClusterId, ContentHash, ManifestId, PrincipalId, SessionId, TenantId};
+use hay_common::ids::{ClusterId, ContentHash, CopyId, ManifestId, PrincipalId, SessionId, TenantId};
 use hay_common::model::{LocatedChunk, Principal};
 use hay_proto::convert::{ConvertError, WireId, name_values, required};
 use hay_proto::rpc::{DynFiler, to_failure};
@@ -121,6 +121,10 @@ pub(crate) fn delete_op(delete: Delete) -> Op {
         idempotency_key,
         idempotency_fingerprint,
     })
+}
+
+pub(crate) fn report_damaged_op(hash: ContentHash, copy: CopyId) -> Op {
+    Op::ReportDamaged(v1::ReportDamaged { hash: hash.to_wire(), copy: copy.to_wire() })
 }
 
 pub(crate) fn put_done(mut outcome: v1::Outcome) -> Result<Put, Failure> {

@@ -78,6 +78,7 @@ impl FakeFiler {
             Some(Op::PutFile(put)) => put.path,
             Some(Op::MakeDirectory(make)) => make.path,
             Some(Op::Delete(delete)) => delete.path,
+            Some(Op::ReportDamaged(report)) => [report.hash, report.copy].concat().into(),
             Some(Op::AddReferences(_) | Op::AbandonManifest(_)) | None => Bytes::new(),
         };
         self.applied.lock().push(path.clone());

@@ -121,6 +121,9 @@ fn action(op: v1::command::Op) -> Result<Action, Failure> {
             recursive: delete.recursive,
             idempotency: idempotency(delete.idempotency_key, &delete.idempotency_fingerprint)?,
         }),
+        v1::command::Op::ReportDamaged(_) => {
+            return Err(Failure::new(ErrorCode::InvalidArgument, "this filer keeps no record of damaged copies"));
+        }
     })
 }
 

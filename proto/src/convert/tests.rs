@@ -10,20 +10,14 @@ fn id<T: WireId>(bits: u128) -> T {
     T::from_wire("id", &bits.to_be_bytes()).unwrap()
 }
 
-fn located(bits: u128, location: Location, codec: u16, condemned: bool, size: u32) -> LocatedChunk {
+fn located(bits: u128, location: Location, codec: u16, state: CopyState, size: u32) -> LocatedChunk {
     let mut hash = [0; 32];
     hash[..16].copy_from_slice(&bits.to_be_bytes());
     LocatedChunk {
         number: size / 3,
         offset: u64::from(size) * 7,
         chunk: Chunk { hash: ContentHash(hash), size },
-        copy: Copy {
-            id: id(bits),
-            location,
-            codec: Codec(codec),
-            stored_bytes: size,
-            state: if condemned { CopyState::Condemned } else { CopyState::Live },
-        },
+        copy: Copy { id: id(bits), location, codec: Codec(codec), stored_bytes: size, state },
     }
 }
 
@@ -31,14 +25,15 @@ proptest! {
     #[test]
     fn located_chunks_read_back(
         bits in any::<u128>(), numbers in any::<(u32, u32, u64)>(), staged in any::<bool>(), codec in any::<u16>(),
-        condemned in any::<bool>(), size in any::<u32>(),
+        state in prop::sample::select(&[CopyState::Live, CopyState::Condemned, CopyState::Damaged][..]),
+        size in any::<u32>(),
     ) {
         let location = if staged {
             Location::Staged { group: numbers.0, index: numbers.2, position: numbers.1 }
         } else {
             Location::Volume { volume: VolumeId(numbers.0), cookie: Cookie(numbers.1) }
         };
-        let chunk = located(bits, location, codec, condemned, size);
+        let chunk = located(bits, location, codec, state, size);
         prop_assert_eq!(LocatedChunk::try_from(v1::LocatedChunk::from(chunk)).unwrap(), chunk);
     }
 
@@ -90,7 +85,7 @@ fn the_error_names_the_field() {
         1,
         Location::Volume { volume: VolumeId(1), cookie: Cookie(2) },
         0,
-        false,
+        CopyState::Live,
         5,
     ));
     let check = |change: &dyn Fn(&mut v1::LocatedChunk), field: &str| {
