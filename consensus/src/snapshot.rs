@@ -5,7 +5,10 @@
 //!                            /state/   the state machine's files
 //!          /building/                  one that is being made; removed at the next start
 //!          /incoming/                  one that is being received
+//!          /gone-INDEX-TERM-N/         one that is being removed; likewise
 //! ```
+//! A directory named `snap-…` is whole at every moment: it gets that name last of all, and loses it first of all.
+//!
 //! These are real files: storage engines below a state machine write and read them on their own, so [`std::fs`] is
 //! used rather than the [`Disk`] trait, except for the checksummed description.
 
@@ -48,7 +51,7 @@ impl Published {
 impl Drop for Published {
     fn drop(&mut self) {
         if self.superseded.load(Ordering::Acquire)
-            && let Err(error) = fs::remove_dir_all(&self.path)
+            && let Err(error) = retire(&self.path)
         {
             tracing::warn!(path = %self.path.display(), %error, "an old snapshot could not be removed");
         }
@@ -86,6 +89,7 @@ impl Snapshots {
         let io = |source| StartError::Io { what: "can't open the snapshots in", path: dir.clone(), source };
         disk.create_dir_all(&dir).map_err(io)?;
         let mut newest: Option<Published> = None;
+        let mut without_description = Vec::new();
         for name in disk.read_dir(&dir).map_err(io)? {
             let path = dir.join(&name);
             if !name.to_string_lossy().starts_with("snap-") {
@@ -95,10 +99,8 @@ impl Snapshots {
             let meta_path = path.join("meta");
             let description: Option<Description> = KIND.read(disk.as_ref(), &meta_path)?;
             let Some(Description { meta }) = description else {
-                return Err(StartError::Corrupt {
-                    path: meta_path,
-                    what: "a snapshot has no description".to_owned(),
-                });
+                without_description.push(path);
+                continue;
             };
             let found = Published { meta, path, superseded: AtomicBool::new(false) };
             let (keep, old) = match newest.take() {
@@ -109,6 +111,14 @@ impl Snapshots {
                 old.superseded.store(true, Ordering::Release);
             }
             newest = Some(keep);
+        }
+        for path in without_description {
+            // The rest of one that was being removed, if a whole one is newer: an earlier program removed in place.
+            if newest.as_ref().is_none_or(|newest| position(&newest.path) <= position(&path)) {
+                let what = "a snapshot has no description".to_owned();
+                return Err(StartError::Corrupt { path: path.join("meta"), what });
+            }
+            retire(&path).map_err(io)?;
         }
         Ok(Self { dir, disk, current: Mutex::new(newest.map(Arc::new)) })
     }
@@ -182,6 +192,22 @@ pub(crate) enum PublishError<E> {
     Fill(#[source] E),
 }
 
+/// Removes a snapshot: its name first, durably, so that a crash on the way leaves no half of one under it.
+fn retire(path: &Path) -> io::Result<()> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let gone = dir.join(format!("gone-{}", name.to_string_lossy().trim_start_matches("snap-")));
+    remove(&gone)?;
+    fs::rename(path, &gone)?;
+    fs::File::open(dir)?.sync_all()?;
+    remove(&gone)
+}
+
+/// Index, term and number in the name of a snapshot's directory; `None` where they are not to be told.
+fn position(path: &Path) -> Option<(u64, u64, u64)> {
+    let mut parts = path.file_name()?.to_str()?.strip_prefix("snap-")?.split('-').map(str::parse);
+    Some((parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?))
+}
+
 fn remove(path: &Path) -> io::Result<()> {
     let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match removed {
@@ -204,4 +230,82 @@ fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     fs::File::open(to)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use hay_common::disk::RealDisk;
+    use openraft::CommittedLeaderId;
+
+    use super::*;
+    use crate::types::LogId;
+
+    fn meta(index: u64) -> SnapshotMeta {
+        let id = LogId::new(CommittedLeaderId::new(1, 1), index);
+        SnapshotMeta { last_log_id: Some(id), snapshot_id: index.to_string(), ..SnapshotMeta::default() }
+    }
+
+    fn open(dir: &Path) -> Result<Snapshots, StartError> {
+        Snapshots::open(dir.to_owned(), RealDisk::shared())
+    }
+
+    fn publish(snapshots: &Snapshots, index: u64) -> Arc<Published> {
+        let fill = |state: &Path| fs::write(state.join("file"), index.to_string());
+        snapshots.publish(&meta(index), fill).unwrap()
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_crash_while_an_old_snapshot_is_removed_leaves_a_directory_that_opens() {
+        for whole in ["snap-00000000000000000007-1-0", "gone-00000000000000000007-1-0"] {
+            let dir = tempfile::tempdir().unwrap();
+            let snapshots = open(dir.path()).unwrap();
+            publish(&snapshots, 7);
+            let old = snapshots.current().unwrap();
+            publish(&snapshots, 9);
+            // What is left when its first file is gone.
+            fs::rename(&old.path, dir.path().join(whole)).unwrap();
+            fs::remove_file(dir.path().join(whole).join("meta")).unwrap();
+            std::mem::forget(old);
+            drop(snapshots);
+            let snapshots = open(dir.path()).unwrap();
+            assert_eq!(snapshots.current().unwrap().meta, meta(9));
+            assert_eq!(names(dir.path()), ["snap-00000000000000000009-1-0"], "{whole}");
+        }
+    }
+
+    #[test]
+    fn the_only_or_newest_snapshot_without_its_description_is_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = open(dir.path()).unwrap();
+        let first = publish(&snapshots, 7);
+        fs::create_dir(dir.path().join("snap-00000000000000000009-1-0")).unwrap();
+        assert!(matches!(open(dir.path()), Err(StartError::Corrupt { .. })));
+        fs::remove_dir(dir.path().join("snap-00000000000000000009-1-0")).unwrap();
+        fs::remove_file(first.path.join("meta")).unwrap();
+        assert!(matches!(open(dir.path()), Err(StartError::Corrupt { .. })));
+        assert!(first.state_dir().join("file").exists(), "nothing was changed");
+    }
+
+    #[test]
+    fn an_old_snapshot_loses_its_name_first_and_goes_when_nobody_reads_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = open(dir.path()).unwrap();
+        let reading = publish(&snapshots, 7);
+        publish(&snapshots, 9);
+        assert_eq!(fs::read(reading.state_dir().join("file")).unwrap(), b"7");
+        drop(reading);
+        assert_eq!(names(dir.path()), ["snap-00000000000000000009-1-0"]);
+        // Where the removal itself can't happen, the name is gone all the same.
+        let path = dir.path().join("snap-00000000000000000009-1-0");
+        fs::write(dir.path().join("gone-00000000000000000009-1-0"), b"in the way").unwrap();
+        retire(&path).unwrap();
+        assert!(names(dir.path()).is_empty());
+    }
 }
