@@ -79,7 +79,7 @@ async fn full_disk_refuses_writes_and_serves_again_when_there_is_room() {
     }
     disk.leave(ROOM);
     println!("{} bytes free with the ballast", disk.free());
-    fill(&server.api(), &mut stored, seed.wrapping_add(1_000), &[4 * MIB, 100_000, 9 * MIB, 3_000], 2_000)
+    fill(&server.api(), &mut stored, seed.wrapping_add(1_000), &[5 * MIB, 100_000, 9 * MIB, 3_000], 2_000)
         .await;
     println!("{} files until it was full; {} bytes free", stored.len(), disk.free());
     assert!(stored.len() > 25, "it refused long before the reserve");

@@ -64,7 +64,7 @@ async fn kill_term_waits_for_an_upload_and_a_download() {
     let _turn = heavy().await;
     let seed = seed();
     let mut server = Server::start();
-    let upload = Pattern::new(seed, 20 << 20);
+    let upload = Pattern::new(seed, 21 << 20);
     let stored = Pattern::new(seed + 1, 64 << 20);
     server.api().put("stored", stored.bytes()).await.ok();
 
@@ -83,7 +83,7 @@ async fn kill_term_waits_for_an_upload_and_a_download() {
 
     server.terminate();
     tokio::time::sleep(Duration::from_millis(300)).await;
-    for n in 10..20 {
+    for n in 10..21 {
         parts.send(part(n)).await.expect("the upload goes on");
     }
     drop(parts);

@@ -74,7 +74,7 @@ async fn memory_stays_bounded_with_a_large_file_workers_and_stalled_clients() {
     let stalled = Stalled::connect(&server, STALLED);
     let crowded = run(&server, Pattern::new(seed + 2, bytes), seed + 3).await;
     let held = stalled.still_open();
-    let buffers = server.metrics().sum("hay_gateway_buffer_peak_bytes") as u64;
+    let (_, buffered) = buffers(&server);
     let peak = server.memory_bytes("VmHWM");
 
     for (name, figures) in [("without stalled clients", &alone), ("with 500 stalled clients", &crowded)] {
@@ -92,11 +92,11 @@ async fn memory_stays_bounded_with_a_large_file_workers_and_stalled_clients() {
         idle / MIB,
         peak_alone / MIB,
         peak / MIB,
-        buffers / MIB,
+        buffered / MIB,
     );
     assert!(alone.least > 0 && crowded.least > 0, "a worker was starved");
     assert!(peak < BOUND, "the process came to {} MiB", peak / MIB);
-    assert!((1..BOUND).contains(&buffers), "buffers came to {} MiB", buffers / MIB);
+    assert!((1..BOUND).contains(&buffered), "buffers came to {} MiB", buffered / MIB);
 
     // What stalled left nothing behind, and the server goes on without them.
     drop(stalled);
@@ -104,6 +104,44 @@ async fn memory_stays_bounded_with_a_large_file_workers_and_stalled_clients() {
     let appeared = api.list_page("stalled", "").await;
     assert_eq!(appeared.status, 404, "of a body that never came to its end: {}", appeared.text());
     api.put("memory/after", "x").await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_many_uploads_at_once_never_wait_for_each_other_for_ever() {
+    let _turn = heavy().await;
+    let server = Server::start();
+    let seed = seed();
+    // Their first chunks alone are three times what all chunk buffers together may hold.
+    const UPLOADS: u64 = 48;
+    for (round, (same, announced)) in [(false, true), (true, true), (false, false)].into_iter().enumerate() {
+        let uploads = (0..UPLOADS).map(|n| {
+            let (api, path) = (server.api(), format!("uploads/{round}/{n}"));
+            let pattern = Pattern::new(seed + round as u64 * 1000 + if same { 0 } else { n }, 17 * MIB + 5);
+            async move {
+                let body = match announced {
+                    true => Body::from(pattern.bytes()),
+                    false => Body::wrap_stream(pattern_stream(pattern)),
+                };
+                api.put(&path, body).await.ok();
+                assert!(pattern.is(&api.get(&path).await.ok().body), "{path}");
+            }
+        });
+        let all = futures::future::join_all(uploads);
+        let ended = tokio::time::timeout(Duration::from_secs(120), all).await;
+        assert!(
+            ended.is_ok(),
+            "round {round}: {UPLOADS} uploads did not end; buffers: {:?}",
+            buffers(&server)
+        );
+    }
+    assert_eq!(buffers(&server).0, 0, "buffers are given back");
+}
+
+/// What the gateway's gauge says: held now, and at most.
+fn buffers(server: &Server) -> (u64, u64) {
+    let metrics = server.metrics();
+    let of = |name: &str| metrics.sum(name) as u64;
+    (of("hay_gateway_buffer_bytes"), of("hay_gateway_buffer_peak_bytes"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
