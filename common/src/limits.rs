@@ -165,12 +165,22 @@ pub const APPEND_BATCH_BYTES_MAX: usize = 16 * MIB;
 pub const APPENDS_WAITING_MAX: usize = 1_024;
 /// Bytes of appends waiting for one volume.
 pub const APPENDS_WAITING_BYTES_MAX: usize = 64 * MIB;
+/// Appends that came wait at most this long for others to share their sync …
+pub const GATHER_PATIENCE_MAX: Duration = Duration::from_micros(250);
+/// … and at most so many times what a sync takes.
+pub const GATHER_PATIENCE_SYNCS: u32 = 3;
 /// Bytes that one step of zeroing ahead dirties: a sync of an append at the same time waits for no more than these.
 pub const ZERO_STEP_BYTES: u64 = 2 * MIB as u64;
 /// Bytes that the append streams of one volume server hold at once; further ones wait.
 pub const APPEND_STREAMS_BYTES_MAX: usize = 64 * MIB;
 /// Bytes of whole needles that the read streams of one volume server hold at once; further ones read in parts.
 pub const READ_STREAMS_BYTES_MAX: usize = 64 * MIB;
+/// Bytes of needles and answers that the batched reads of one volume server hold at once; further ones wait.
+pub const READ_BATCHES_BYTES_MAX: usize = 64 * MIB;
+/// Bytes of one part of a read stream that holds no needle in memory.
+pub const READ_STREAM_PART_BYTES: usize = 64 * KIB;
+/// Bytes in which a needle is verified of which only a part is wanted in memory.
+pub const READ_SWEEP_BYTES: usize = 256 * KIB;
 /// How often a volume of durability async is synced.
 pub const ASYNC_SYNC_EVERY: Duration = Duration::from_secs(1);
 /// Bytes of tail that are replayed at open before a checkpoint is written anew.

@@ -7,7 +7,8 @@ use hay_common::clock::SharedClock;
 use hay_common::disk::SharedDisk;
 use hay_common::ids::NodeId;
 use hay_common::limits::{
-    APPEND_STREAMS_BYTES_MAX, FREE_SPACE_CHECK, HEARTBEAT_TIMEOUT, READ_STREAMS_BYTES_MAX,
+    APPEND_STREAMS_BYTES_MAX, FREE_SPACE_CHECK, HEARTBEAT_TIMEOUT, READ_BATCHES_BYTES_MAX,
+    READ_STREAMS_BYTES_MAX,
 };
 use hay_common::random::SharedRandom;
 use hay_proto::rpc::DynMaster;
@@ -69,6 +70,8 @@ pub struct VolumeServer {
     pub(crate) append_budget: Arc<Semaphore>,
     /// Bytes that read streams may hold; those that get none read in parts.
     pub(crate) read_budget: Arc<Semaphore>,
+    /// Bytes that batched reads may hold. Not those of the streams: whose readers may stall for minutes.
+    pub(crate) batch_budget: Arc<Semaphore>,
     /// When a master last answered, on the monotonic clock.
     heard: watch::Receiver<Option<Duration>>,
     stop: watch::Sender<bool>,
@@ -101,6 +104,7 @@ impl VolumeServer {
             clock,
             append_budget: Arc::new(Semaphore::new(APPEND_STREAMS_BYTES_MAX)),
             read_budget: Arc::new(Semaphore::new(READ_STREAMS_BYTES_MAX)),
+            batch_budget: Arc::new(Semaphore::new(READ_BATCHES_BYTES_MAX)),
             heard,
             stop,
             tasks: Mutex::new(tasks),

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::{Cookie, NeedleKey, VolumeId};
-use hay_common::limits::{RPC_BATCH_ITEMS_MAX, RPC_BULK_PART_BYTES, RPC_MESSAGE_BYTES_MAX};
+use hay_common::limits::{
+    READ_BATCHES_BYTES_MAX, RPC_BATCH_ITEMS_MAX, RPC_BULK_PART_BYTES, RPC_MESSAGE_BYTES_MAX,
+};
 use hay_proto::convert::WireId;
 use hay_proto::rpc::{BoxStream, to_status};
 use hay_proto::v1;
@@ -14,12 +16,13 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::failure;
 use crate::server::VolumeServer;
-use crate::store::{NeedleParts, Store};
+use crate::store::{NeedleParts, ReadError, Store, held_bytes};
 
 /// Needles of one batch that are in memory at once.
 const READS_AT_ONCE: usize = 8;
-/// What an answer has beside its data, at most.
-const ENVELOPE_BYTES: usize = 64 << 10;
+
+// What an answer keeps of a needle is less than twice what it gives of it: one batch never waits for itself.
+const _: () = assert!(4 * RPC_MESSAGE_BYTES_MAX <= READ_BATCHES_BYTES_MAX);
 
 struct Wanted {
     volume: VolumeId,
@@ -65,19 +68,18 @@ impl VolumeServer {
             let text = format!("a batch has at most {RPC_BATCH_ITEMS_MAX} items");
             return Err(Failure::new(ErrorCode::InvalidArgument, text));
         }
-        let mut room = RPC_MESSAGE_BYTES_MAX - ENVELOPE_BYTES;
-        let mut results = Vec::with_capacity(items.len());
-        let mut reads = stream::iter(items).map(|item| read_item(&self.store, item)).buffered(READS_AT_ONCE);
+        // A message has room for its ids and texts beside this.
+        let mut room = RPC_MESSAGE_BYTES_MAX;
+        let planned: Vec<_> = items.iter().map(|item| plan(&self.store, item, &mut room)).collect();
+        let held = planned.iter().flatten().map(|planned| planned.held).sum::<usize>();
+        // All at once: batches that held some and waited for more could wait for one another. Given back when the
+        // answer is handed over: from then on its bytes are its reader's.
+        let budget = self.batch_budget.acquire_many(held as u32).await;
+        let _budget = budget.map_err(|_| failure::read(ReadError::Closing))?;
+        let mut results = Vec::with_capacity(planned.len());
+        let mut reads =
+            stream::iter(planned).map(|planned| read_planned(&self.store, planned)).buffered(READS_AT_ONCE);
         while let Some(read) = reads.next().await {
-            let read = read.and_then(|(data, codec)| {
-                room = room.checked_sub(data.len()).ok_or_else(|| {
-                    let text = format!(
-                        "the answer would be over {RPC_MESSAGE_BYTES_MAX} bytes: ask for less, or by Read"
-                    );
-                    Failure::new(ErrorCode::TooLarge, text)
-                })?;
-                Ok((data, codec))
-            });
             results.push(match read {
                 Ok((data, codec)) => v1::ReadResult { data, codec: u32::from(codec), failure: None },
                 Err(failure) => v1::ReadResult { failure: Some(failure.into()), ..v1::ReadResult::default() },
@@ -92,12 +94,14 @@ impl VolumeServer {
         let Wanted { volume, key, cookie, .. } = wanted;
         let length = self.store.length(volume, key, cookie).map_err(failure::read)?;
         let range = wanted.range(length)?;
-        // Readers may stall for minutes. As many as the budget allows hold their needle in memory; the others are
-        // slower, and hold a part.
-        let source = match self.read_budget.clone().try_acquire_many_owned(length) {
+        // Readers may stall for minutes. As many as the budget allows hold what they want in memory; the others are
+        // slower, and hold a small part.
+        let held = held_bytes(length, &range) as u32;
+        let source = match self.read_budget.clone().try_acquire_many_owned(held) {
             Ok(permit) => {
-                let needle = self.store.read(volume, key, cookie).await.map_err(failure::read)?;
-                Source::Whole(needle.data, permit)
+                let needle = self.store.read_range(volume, key, cookie, range.clone()).await;
+                let data = needle.map_err(failure::read)?.data;
+                Source::Held { data: Bytes::from_owner(Held { data, _permit: permit }), offset: range.start }
             }
             Err(_) => Source::Parts(self.store.read_parts(volume, key, cookie).await.map_err(failure::read)?),
         };
@@ -121,8 +125,24 @@ impl VolumeServer {
     }
 }
 
+/// Bytes that give their budget back when the last reader of a slice of them has gone.
+struct Held {
+    data: Bytes,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
 enum Source {
-    Whole(Bytes, #[expect(dead_code, reason = "held as long as the bytes are")] OwnedSemaphorePermit),
+    /// The needle's data from `offset` on.
+    Held {
+        data: Bytes,
+        offset: u32,
+    },
     Parts(NeedleParts),
 }
 
@@ -130,24 +150,42 @@ impl Source {
     /// The first part of `range`.
     async fn part(&self, range: Range<u32>) -> Result<Bytes, Failure> {
         match self {
-            Self::Whole(data, _) => {
-                let end = range.end.min(range.start.saturating_add(RPC_BULK_PART_BYTES as u32));
-                Ok(data.slice(range.start as usize..end as usize))
+            Self::Held { data, offset } => {
+                let start = (range.start - offset) as usize;
+                Ok(data.slice(start..start + range.len().min(RPC_BULK_PART_BYTES)))
             }
             Self::Parts(parts) => parts.read(range.start, range.end).await.map_err(failure::read),
         }
     }
 }
 
-async fn read_item(store: &Store, item: v1::ReadItem) -> Result<(Bytes, u8), Failure> {
-    let wanted = Wanted::new(&item)?;
-    let needle = store.read(wanted.volume, wanted.key, wanted.cookie).await.map_err(failure::read)?;
-    let range = wanted.range(needle.data.len() as u32)?;
-    let part = range.start as usize..range.end as usize;
-    // A small slice of a large needle must not keep the needle in memory.
-    let data = match needle.data.get(part.clone()) {
-        Some(few) if few.len() < needle.data.len() / 2 => Bytes::copy_from_slice(few),
-        _ => needle.data.slice(part),
-    };
-    Ok((data, needle.codec))
+/// One item of a batch, which fits the answer.
+struct Planned {
+    volume: VolumeId,
+    key: NeedleKey,
+    cookie: Cookie,
+    range: Range<u32>,
+    /// Bytes that its answer holds.
+    held: usize,
+}
+
+/// Looks at the index alone; takes what the item's answer needs from `room`.
+fn plan(store: &Store, item: &v1::ReadItem, room: &mut usize) -> Result<Planned, Failure> {
+    let wanted = Wanted::new(item)?;
+    let Wanted { volume, key, cookie, .. } = wanted;
+    let length = store.length(volume, key, cookie).map_err(failure::read)?;
+    let range = wanted.range(length)?;
+    *room = room.checked_sub(range.len()).ok_or_else(|| {
+        let text =
+            format!("the answer would be over {RPC_MESSAGE_BYTES_MAX} bytes: ask for less, or by Read");
+        Failure::new(ErrorCode::TooLarge, text)
+    })?;
+    let held = held_bytes(length, &range);
+    Ok(Planned { volume, key, cookie, range, held })
+}
+
+async fn read_planned(store: &Store, planned: Result<Planned, Failure>) -> Result<(Bytes, u8), Failure> {
+    let Planned { volume, key, cookie, range, .. } = planned?;
+    let needle = store.read_range(volume, key, cookie, range).await.map_err(failure::read)?;
+    Ok((needle.data, needle.codec))
 }

@@ -17,6 +17,7 @@ mod volume;
 mod zero;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, mpsc};
 
 use hay_common::clock::SharedClock;
@@ -33,7 +34,7 @@ pub use config::StoreConfig;
 pub use error::{AppendError, ReadError, StoreError};
 pub use parts::NeedleParts;
 pub use queue::{Answers, NewNeedle};
-pub use read::Needle;
+pub use read::{Needle, held_bytes};
 pub use recover::BrokenVolume;
 pub use volume::VolumeInfo;
 
@@ -188,6 +189,21 @@ impl Store {
     /// Absent, corrupt and failed are told apart.
     pub async fn read(&self, id: VolumeId, key: NeedleKey, cookie: Cookie) -> Result<Needle, ReadError> {
         self.readable(id)?.read(key, cookie, &self.reads).await
+    }
+
+    /// Reads a range of a needle, all of which is verified. What of the range lies beyond the needle is left out. The
+    /// answer holds [`held_bytes`].
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub async fn read_range(
+        &self,
+        id: VolumeId,
+        key: NeedleKey,
+        cookie: Cookie,
+        range: Range<u32>,
+    ) -> Result<Needle, ReadError> {
+        self.readable(id)?.read_range(key, cookie, range, &self.reads).await
     }
 
     /// Verifies a needle that will be read in parts: memory for one part at a time.

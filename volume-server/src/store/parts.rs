@@ -1,17 +1,20 @@
-//! A large needle in parts, for readers that may stall: verified as a whole first, then read again part by part, each
-//! against the sum it had then. So a stalled reader holds one part, not the needle.
+//! Needles that are verified without being in memory as a whole: swept in pieces, and a range of them kept, or their sums,
+//! against which the parts are checked when they are read again. So a reader that stalls holds one part, not the needle.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use hay_common::disk::read_exact_at;
 use hay_common::ids::{Cookie, NeedleKey};
-use hay_common::limits::RPC_BULK_PART_BYTES;
-use hay_needle::{HEADER_BYTES, Header, Slot};
+use hay_common::limits::{READ_STREAM_PART_BYTES, READ_SWEEP_BYTES};
+use hay_needle::{HEADER_BYTES, Header, NeedleHeader, Slot};
 use tokio::sync::Semaphore;
 
 use super::error::ReadError;
 use super::volume::Volume;
+
+const _: () = assert!(READ_SWEEP_BYTES.is_multiple_of(READ_STREAM_PART_BYTES));
 
 /// A verified needle whose data are still on disk.
 pub struct NeedleParts {
@@ -23,7 +26,7 @@ pub struct NeedleParts {
 }
 
 impl NeedleParts {
-    /// Verifies the needle at `slot`. Bytes in memory at once: one part.
+    /// Verifies the needle at `slot`, in pieces.
     pub(crate) async fn verify(
         volume: Arc<Volume>,
         slot: Slot,
@@ -32,7 +35,14 @@ impl NeedleParts {
         permits: Arc<Semaphore>,
     ) -> Result<Self, ReadError> {
         let own = volume.clone();
-        let sums = blocking(&permits, move || sums(&own, slot, key, cookie)).await?;
+        let sums = blocking(&permits, move || {
+            let mut sums = Vec::with_capacity(slot.length as usize / READ_STREAM_PART_BYTES + 1);
+            sweep(&own, slot, key, cookie, |_, piece| {
+                sums.extend(piece.chunks(READ_STREAM_PART_BYTES).map(crc32c::crc32c));
+            })?;
+            Ok(sums)
+        });
+        let sums = sums.await?;
         Ok(Self { volume, slot, sums, permits })
     }
 
@@ -46,25 +56,61 @@ impl NeedleParts {
     /// # Errors
     /// `Corrupt` where the part is not any more what was verified; I/O.
     pub async fn read(&self, offset: u32, end: u32) -> Result<Bytes, ReadError> {
-        let part = offset as usize / RPC_BULK_PART_BYTES;
-        let start = part * RPC_BULK_PART_BYTES;
-        let len = (self.slot.length as usize - start).min(RPC_BULK_PART_BYTES);
-        let (volume, slot) = (self.volume.clone(), self.slot);
-        let sum = self.sums.get(part).copied();
-        let data = blocking(&self.permits, move || {
-            let mut data = vec![0; len];
-            fill(&volume, slot, &mut data, (HEADER_BYTES + start) as u64)?;
-            match sum == Some(crc32c::crc32c(&data)) {
-                true => Ok(Bytes::from(data)),
-                false => Err(volume.corrupt(slot, "its data changed while they were read".to_owned())),
+        let part = offset as usize / READ_STREAM_PART_BYTES;
+        let start = part * READ_STREAM_PART_BYTES;
+        let len = (self.slot.length as usize - start).min(READ_STREAM_PART_BYTES);
+        let (slot, sum) = (self.slot, self.sums.get(part).copied());
+        let data = match self.cached(start, len)? {
+            Some(data) => data,
+            None => {
+                let volume = self.volume.clone();
+                let read = move || {
+                    let mut data = vec![0; len];
+                    fill(&volume, slot, &mut data, (HEADER_BYTES + start) as u64)?;
+                    Ok(data)
+                };
+                blocking(&self.permits, read).await?
             }
-        });
-        let data = data.await?;
-        Ok(data.slice(offset as usize - start..len.min(end as usize - start)))
+        };
+        if sum != Some(crc32c::crc32c(&data)) {
+            return Err(self.volume.corrupt(slot, "its data changed while they were read".to_owned()));
+        }
+        Ok(Bytes::from(data).slice(offset as usize - start..len.min(end as usize - start)))
+    }
+
+    /// A part, where it needs no waiting: what was just verified is in memory mostly.
+    fn cached(&self, start: usize, len: usize) -> Result<Option<Vec<u8>>, ReadError> {
+        let mut data = vec![0; len];
+        let at = self.slot.offset + (HEADER_BYTES + start) as u64;
+        let read = self.volume.data.try_read_cached(&mut data, at);
+        let read = read.map_err(|source| self.volume.read_failed(self.slot, source))?;
+        Ok((read == Some(len)).then_some(data))
     }
 }
 
-async fn blocking<T: Send + 'static>(
+/// A range of the data of a needle, all of which is verified: codec and bytes. In memory at once: the range and one piece.
+pub(super) async fn range(
+    volume: &Arc<Volume>,
+    slot: Slot,
+    (key, cookie): (NeedleKey, Cookie),
+    range: Range<usize>,
+    permits: &Arc<Semaphore>,
+) -> Result<(u8, Bytes), ReadError> {
+    let own = volume.clone();
+    blocking(permits, move || {
+        let mut kept = Vec::with_capacity(range.len());
+        let header = sweep(&own, slot, key, cookie, |at, piece| {
+            let from = range.start.saturating_sub(at).min(piece.len());
+            let to = range.end.saturating_sub(at).min(piece.len());
+            kept.extend_from_slice(piece.get(from..to).unwrap_or_default());
+        })?;
+        Ok((header.codec, Bytes::from(kept)))
+    })
+    .await
+}
+
+/// Runs `work` where it may block. What it needs memory for it makes itself: whoever waits for a thread holds none.
+pub(super) async fn blocking<T: Send + 'static>(
     permits: &Arc<Semaphore>,
     work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, ReadError> {
@@ -82,26 +128,32 @@ fn fill(volume: &Volume, slot: Slot, buf: &mut [u8], at: u64) -> Result<(), Read
         .map_err(|source| volume.read_failed(slot, source))
 }
 
-fn sums(volume: &Volume, slot: Slot, key: NeedleKey, cookie: Cookie) -> Result<Vec<u32>, ReadError> {
+/// Reads and verifies a needle in pieces; `each` gets every piece and where in the data it begins, before the verdict.
+fn sweep(
+    volume: &Volume,
+    slot: Slot,
+    key: NeedleKey,
+    cookie: Cookie,
+    mut each: impl FnMut(usize, &[u8]),
+) -> Result<NeedleHeader, ReadError> {
     let corrupt = |reason: &str| volume.corrupt(slot, reason.to_owned());
     let mut head = [0; HEADER_BYTES];
     fill(volume, slot, &mut head, 0)?;
     let (header, checksum) =
         Header::decode(&head, volume.seeds, slot.offset).map_err(|error| corrupt(&error.to_string()))?;
-    match header {
-        Header::Needle(n) if n.key == key && n.cookie == cookie && n.length == slot.length => {}
+    let needle = match header {
+        Header::Needle(n) if n.key == key && n.cookie == cookie && n.length == slot.length => n,
         _ => return Err(corrupt("another record stands there")),
-    }
+    };
     let mut whole = checksum;
-    let mut sums = Vec::with_capacity(slot.length as usize / RPC_BULK_PART_BYTES + 1);
-    let mut part = vec![0; RPC_BULK_PART_BYTES.min(slot.length as usize)];
+    let mut piece = vec![0; READ_SWEEP_BYTES.min(slot.length as usize)];
     let mut done = 0;
     while done < slot.length as usize {
-        let len = part.len().min(slot.length as usize - done);
-        let bytes = part.get_mut(..len).unwrap_or_default();
+        let len = piece.len().min(slot.length as usize - done);
+        let bytes = piece.get_mut(..len).unwrap_or_default();
         fill(volume, slot, bytes, (HEADER_BYTES + done) as u64)?;
         whole = crc32c::crc32c_append(whole, bytes);
-        sums.push(crc32c::crc32c(bytes));
+        each(done, bytes);
         done += len;
     }
     let mut stored = [0; 4];
@@ -109,5 +161,5 @@ fn sums(volume: &Volume, slot: Slot, key: NeedleKey, cookie: Cookie) -> Result<V
     if u32::from_le_bytes(stored) != whole {
         return Err(corrupt("the data's checksum does not match"));
     }
-    Ok(sums)
+    Ok(needle)
 }

@@ -1,6 +1,7 @@
 //! Reading a needle: one look into the index, one read of the disk, every checksum, key and cookie compared.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,16 +12,26 @@ use hay_needle::{DATA_OVERHEAD_BYTES, HEADER_BYTES, Slot, check_needle};
 use tokio::sync::Semaphore;
 
 use super::error::ReadError;
-use super::parts::NeedleParts;
+use super::parts::{self, NeedleParts, blocking};
 use super::volume::Volume;
 
-/// A needle's data, verified.
+/// A needle's data, or a range of them, verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Needle {
     /// As it was given at the append.
     pub codec: u8,
-    /// All of it.
+    /// What was asked for.
     pub data: Bytes,
+}
+
+/// Whether an answer of that range keeps the whole needle in memory: a copy would save less than half.
+fn keeps_whole(length: u32, range: &Range<u32>) -> bool {
+    range.len() >= length as usize / 2
+}
+
+/// Bytes that the answer to a read of `range` of a needle of `length` bytes holds.
+pub fn held_bytes(length: u32, range: &Range<u32>) -> usize {
+    if keeps_whole(length, range) { length as usize + DATA_OVERHEAD_BYTES } else { range.len() }
 }
 
 /// Needles above this are read on a thread that may block even if they are cached: copying and summing them would hold
@@ -37,6 +48,35 @@ impl Volume {
     ) -> Result<Needle, ReadError> {
         let slot = self.locate(key, cookie)?;
         self.counted(self.fetch(slot, key, cookie, permits), |needle| needle.data.len()).await
+    }
+
+    /// Reads a range of a needle and verifies all of it. What of the range lies beyond the needle is left out.
+    pub(crate) async fn read_range(
+        self: &Arc<Self>,
+        key: NeedleKey,
+        cookie: Cookie,
+        range: Range<u32>,
+        permits: &Arc<Semaphore>,
+    ) -> Result<Needle, ReadError> {
+        let slot = self.locate(key, cookie)?;
+        let end = range.end.min(slot.length);
+        let range = range.start.min(end)..end;
+        let wanted = range.start as usize..range.end as usize;
+        let read = async {
+            let whole = keeps_whole(slot.length, &range);
+            if !whole && slot.length as usize > INLINE_BYTES_MAX {
+                let (codec, data) = parts::range(self, slot, (key, cookie), wanted, permits).await?;
+                return Ok(Needle { codec, data });
+            }
+            let Needle { codec, data } = self.fetch(slot, key, cookie, permits).await?;
+            // A small slice of a larger needle must not keep the needle in memory.
+            let data = match data.get(wanted.clone()) {
+                Some(few) if !whole => Bytes::copy_from_slice(few),
+                _ => data.slice(wanted),
+            };
+            Ok(Needle { codec, data })
+        };
+        self.counted(read, |needle| needle.data.len()).await
     }
 
     /// Verifies a needle that will be read in parts.
@@ -87,25 +127,24 @@ impl Volume {
         cookie: Cookie,
         permits: &Arc<Semaphore>,
     ) -> Result<Needle, ReadError> {
-        let mut record = vec![0; slot.length as usize + DATA_OVERHEAD_BYTES];
-        if record.len() <= INLINE_BYTES_MAX {
+        let len = slot.length as usize + DATA_OVERHEAD_BYTES;
+        if len <= INLINE_BYTES_MAX {
+            let mut record = vec![0; len];
             let cached = self.data.try_read_cached(&mut record, slot.offset);
             let cached = cached.map_err(|source| self.read_failed(slot, source))?;
-            if cached == Some(record.len()) {
+            if cached == Some(len) {
                 self.shared.meters.reads_cached.increment(1);
                 return self.check(record, slot, key, cookie);
             }
         }
-        let permit = permits.clone().acquire_owned().await.map_err(|_| ReadError::Closing)?;
         let volume = self.clone();
-        let blocking = tokio::task::spawn_blocking(move || {
-            // Held by the thread, not by a caller who may go.
-            let _permit = permit;
+        blocking(permits, move || {
+            let mut record = vec![0; len];
             read_exact_at(volume.data.as_ref(), &mut record, slot.offset)
                 .map_err(|source| volume.read_failed(slot, source))?;
             volume.check(record, slot, key, cookie)
-        });
-        blocking.await.map_err(|_| ReadError::Closing)?
+        })
+        .await
     }
 
     pub(super) fn read_failed(&self, slot: Slot, source: io::Error) -> ReadError {

@@ -287,6 +287,79 @@ async fn streams_read_ranges_whether_the_budget_is_there_or_not() {
 }
 
 #[tokio::test]
+async fn a_message_full_of_data_is_read_and_one_byte_more_refused() {
+    let served = served().await;
+    let max = hay_common::limits::RPC_MESSAGE_BYTES_MAX;
+    for (key, len) in [(1, max), (2, max + 1)] {
+        let needle = crate::store::NewNeedle::new(
+            EPOCH,
+            NeedleKey(key),
+            hay_common::ids::Cookie(9),
+            3,
+            vec![data(1, len)],
+            None,
+        );
+        assert_eq!(served.core.store().append(LARGE, vec![needle.unwrap()]).await, [Ok(())]);
+    }
+    let read = async |items| {
+        let reply = served.volume.read_batch(Request::new(v1::ReadBatchRequest { items })).await.unwrap();
+        reply.into_inner().results
+    };
+    let whole = read(vec![read_item(LARGE, 1, 0, 0)]).await.remove(0);
+    assert_eq!(code(&whole.failure), None);
+    assert!(whole.data == data(1, max));
+    let over = read(vec![read_item(LARGE, 2, 0, 0)]).await.remove(0);
+    assert_eq!(code(&over.failure), Some(ErrorCode::TooLarge));
+    // What does not fit fails alone; what fits after it is there.
+    let both = read(vec![read_item(LARGE, 2, 1, 0), read_item(LARGE, 1, 0, 10)]).await;
+    assert_eq!((code(&both[0].failure), both[0].data.len()), (None, max));
+    assert_eq!(code(&both[1].failure), Some(ErrorCode::TooLarge));
+}
+
+#[tokio::test]
+async fn batched_reads_wait_for_their_budget_and_give_it_back() {
+    let served = served().await;
+    let max = hay_common::limits::READ_BATCHES_BYTES_MAX;
+    served.append(&served.lease, vec![item(LARGE, 1, data(1, 1 << 20))]).await.unwrap();
+    let budget = &served.core.batch_budget;
+    let taken = budget.try_acquire_many(max as u32 - 1000).unwrap();
+    let items = vec![read_item(LARGE, 1, 5, 500), read_item(LARGE, 1, 5, 500)];
+    let read = |items| served.volume.read_batch(Request::new(v1::ReadBatchRequest { items }));
+    // A slice costs what it gives, not its needle.
+    let reply = read(items.clone()).await.unwrap().into_inner();
+    assert!(reply.results.iter().all(|r| r.data == data(1, 1 << 20).slice(5..505)));
+    let more = [items, vec![read_item(LARGE, 1, 0, 1)]].concat();
+    let mut waits = std::pin::pin!(read(more));
+    for _ in 0..100 {
+        assert!(futures::poll!(&mut waits).is_pending());
+        tokio::task::yield_now().await;
+    }
+    drop(taken);
+    assert_eq!(waits.await.unwrap().into_inner().results.len(), 3);
+    assert_eq!(budget.available_permits(), max);
+}
+
+#[tokio::test]
+async fn a_stream_pays_for_its_bytes_until_the_last_is_gone() {
+    let served = served().await;
+    served.append(&served.lease, vec![item(LARGE, 1, data(1, 2 << 20))]).await.unwrap();
+    let budget = &served.core.read_budget;
+    let max = hay_common::limits::READ_STREAMS_BYTES_MAX;
+    let parts = served.read(read_item(LARGE, 1, 0, 0)).await.unwrap();
+    assert!(budget.available_permits() <= max - (2 << 20));
+    drop(parts);
+    assert_eq!(budget.available_permits(), max);
+    let few = served.read(read_item(LARGE, 1, 9, 100)).await.unwrap();
+    assert_eq!(budget.available_permits(), max - 100);
+    drop(few);
+    // Without a budget, parts are small.
+    let _taken = budget.try_acquire_many(max as u32).unwrap();
+    let parts = served.read(read_item(LARGE, 1, 1, 0)).await.unwrap();
+    assert!(parts.iter().all(|p| p.len() <= hay_common::limits::READ_STREAM_PART_BYTES));
+    assert!(parts.concat() == data(1, 2 << 20).slice(1..));
+}
+
+#[tokio::test]
 async fn after_the_shutdown_appends_are_refused_and_all_is_on_disk() {
     let served = served().await;
     assert_eq!(served.append(&served.lease, vec![item(SMALL, 1, data(1, 10))]).await, Ok(vec![None]));

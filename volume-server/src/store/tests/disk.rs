@@ -31,6 +31,8 @@ pub(crate) struct Fault {
 struct Plan {
     faults: Vec<Fault>,
     calls: Vec<(Call, PathBuf)>,
+    /// The largest single read, and the bytes of all.
+    reads: (usize, usize),
     free: Option<u64>,
 }
 
@@ -57,6 +59,11 @@ impl FaultyDisk {
             .iter()
             .filter(|(c, p)| *c == call && p.to_str().unwrap().ends_with(ends_with))
             .count()
+    }
+
+    /// The largest read since the last call, and the bytes of all.
+    pub fn reads(&self) -> (usize, usize) {
+        std::mem::take(&mut self.0.lock().reads)
     }
 
     fn meets(&self, call: Call, path: &Path) -> Option<Fault> {
@@ -86,6 +93,10 @@ struct FaultyFile {
 
 impl DiskFile for FaultyFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut plan = self.disk.0.lock();
+        let (largest, all) = plan.reads;
+        plan.reads = (largest.max(buf.len()), all + buf.len());
+        drop(plan);
         self.inner.read_at(buf, offset)
     }
 

@@ -47,6 +47,50 @@ async fn parts_and_known_sums_give_the_same_needle() {
 }
 
 #[tokio::test]
+async fn ranges_are_exact_and_small_ones_hold_no_needle() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = super::disk::FaultyDisk::default();
+    let store = try_open(config(dir.path()), Arc::new(disk.clone())).unwrap();
+    store.create(LARGE, EPOCH, SizeClass::Large).unwrap();
+    let sweep = hay_common::limits::READ_SWEEP_BYTES as u32;
+    for (key, len) in [(1u128, 5000u32), (2, 3 * sweep + 77)] {
+        put(&store, LARGE, key, len as usize).await.unwrap();
+        let whole = data(key, len as usize);
+        let borders = [0, 1, len / 2, sweep - 1, sweep, sweep + 1, 2 * sweep, len - 1, len];
+        for start in borders {
+            for end in borders.into_iter().filter(|end| start <= *end && *end <= len) {
+                disk.reads();
+                let found = store.read_range(LARGE, NeedleKey(key), Cookie(1), start..end).await.unwrap();
+                assert_eq!(found.codec, 2);
+                assert!(found.data == whole.slice(start as usize..end as usize), "{start}..{end} of {len}");
+                let (largest, _) = disk.reads();
+                let few = ((end - start) * 2).max(sweep) as usize + hay_needle::DATA_OVERHEAD_BYTES + 1;
+                assert!(largest <= few, "{start}..{end} of {len}: a buffer of {largest}");
+            }
+        }
+        // In parts the needle is read twice and no more, however small they are.
+        disk.reads();
+        let parts = store.read_parts(LARGE, NeedleKey(key), Cookie(1)).await.unwrap();
+        let (mut at, mut all) = (0, Vec::new());
+        while at < len {
+            let part = parts.read(at, len).await.unwrap();
+            at += part.len() as u32;
+            all.extend_from_slice(&part);
+        }
+        assert!(all == whole);
+        assert!(disk.reads().1 <= 2 * len as usize + hay_needle::DATA_OVERHEAD_BYTES);
+    }
+    // A range is refused where anything of its needle is damaged.
+    let path = vol(dir.path(), LARGE);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.len() - 100;
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let damaged = store.read_range(LARGE, NeedleKey(2), Cookie(1), 0..10).await;
+    assert!(matches!(damaged, Err(ReadError::Corrupt { .. })));
+}
+
+#[tokio::test]
 async fn what_must_be_refused_is() {
     let (_dir, store) = fresh();
     put(&store, SMALL, 1, 10).await.unwrap();
