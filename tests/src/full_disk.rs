@@ -97,7 +97,7 @@ async fn full_disk_refuses_writes_and_serves_again_when_there_is_room() {
     println!("{} bytes free, all writes are refused", disk.free());
     api.delete("full/tiny").await;
     let filled = files_listed(api).await;
-    for size in [1, 5_000, 300_000, 20 * MIB] {
+    for size in [1, 5_000, 300_000, 7 * MIB] {
         let answer = api.put("full/refused", Pattern::new(seed ^ 77, size).bytes()).await;
         answer.refused(507, "storage_full");
         assert_eq!(api.get("full/refused").await.status, 404);
@@ -125,7 +125,8 @@ async fn full_disk_refuses_writes_and_serves_again_when_there_is_room() {
     let api = &api;
     let resumed = Pattern::new(seed ^ 79, 9 * MIB);
     eventually_async("writes are taken again when there is room", NOTICED_WITHIN, || async move {
-        match api.put("full/resumed", resumed.bytes()).await {
+        // Of a body that is refused only so much is read: the refusal may be lost to a reset.
+        match api.try_put("full/resumed", resumed.bytes()).await.map_err(|e| e.to_string())? {
             answer if answer.is_success() => Ok(()),
             answer => Err(format!("{}: {}", answer.status, answer.text())),
         }
