@@ -36,6 +36,10 @@ pub(crate) fn open(
         move |source: io::Error| StartError::Io { what, path, source }
     };
     disk.create_dir_all(dir).map_err(io_at("can't create", dir))?;
+    // Its name has to outlive a power loss too: a member whose directory is not there looks like a new one.
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        disk.sync_dir(parent).map_err(io_at("can't sync", parent))?;
+    }
     let lock =
         disk.lock(&dir.join("lock")).map_err(io_at("another process uses, or this one can't lock,", dir))?;
     identity::check(disk.as_ref(), config)?;

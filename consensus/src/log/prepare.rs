@@ -2,15 +2,16 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use hay_common::disk::{OpenMode, SharedDisk};
+use hay_common::disk::{DiskFile, OpenMode, SharedDisk};
 use hay_common::ids::ClusterId;
 
 use super::segment::{self, FIRST_RECORD, Segment};
 
 /// What a segment is made of.
+#[derive(Debug, Clone)]
 pub(crate) struct Order {
     pub(crate) generation: u64,
     /// Bytes to be written ahead.
@@ -27,22 +28,44 @@ pub(crate) fn prepare(
     order: &Order,
 ) -> io::Result<Segment> {
     let path = dir.join(segment::live_name(order.generation));
-    let (from, file) = match &order.spare {
-        Some(spare) => (spare.clone(), disk.open(spare, OpenMode::ReadWrite)?),
+    // A spare may be missing where an earlier try of this order failed after it was renamed.
+    let spare = match &order.spare {
+        Some(spare) if disk.file_len(spare)?.is_some() => Some(spare.clone()),
+        Some(_) | None => None,
+    };
+    match spare {
+        Some(spare) => {
+            let file = disk.open(&spare, OpenMode::ReadWrite)?;
+            fill(disk, dir, cluster, order, (&spare, file))
+        }
         None => {
             let new = path.with_extension("new");
             if disk.file_len(&new)?.is_some() {
                 disk.remove_file(&new)?;
             }
-            (new.clone(), disk.open(&new, OpenMode::CreateNew)?)
+            let file = disk.open(&new, OpenMode::CreateNew)?;
+            fill(disk, dir, cluster, order, (&new, file)).inspect_err(|_| {
+                // Half of the zeros on a full disk: of use to nobody. It may be renamed already; then it is whole.
+                let _ = disk.remove_file(&new);
+            })
         }
-    };
+    }
+}
+
+fn fill(
+    disk: &SharedDisk,
+    dir: &Path,
+    cluster: ClusterId,
+    order: &Order,
+    (from, file): (&Path, Arc<dyn DiskFile>),
+) -> io::Result<Segment> {
+    let path = dir.join(segment::live_name(order.generation));
     segment::write_header(file.as_ref(), cluster, order.generation)?;
     let written = file.len()?.max(FIRST_RECORD);
     let capacity = order.bytes.max(written);
     // Syncs the header too.
     file.zero_ahead(written, capacity)?;
-    disk.rename(&from, &path)?;
+    disk.rename(from, &path)?;
     disk.sync_dir(dir)?;
     Ok(Segment { generation: order.generation, file, path, capacity })
 }

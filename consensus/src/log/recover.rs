@@ -1,11 +1,11 @@
 //! Opening a log: what a crash left is told from what must not be, and only the former is mended.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hay_common::disk::SharedDisk;
-use hay_common::limits::LOG_SEGMENT_BYTES_FIRST;
+use hay_common::disk::{SharedDisk, read_exact_at};
+use hay_common::limits::{LOG_SEGMENT_BYTES_FIRST, MIB};
 
 use crate::error::StartError;
 use crate::types::LogId;
@@ -220,6 +220,9 @@ fn mend(
     if !emptied.is_empty() {
         disk.sync_dir(dir)?;
     }
+    if let Some((active, end)) = active {
+        write_again(active, end)?;
+    }
     if let Some((active, end)) = active
         && active.scan.stale_end.max(active.scan.end) > end
     {
@@ -227,4 +230,22 @@ fn mend(
         active.segment.file.zero_ahead(end, active.scan.stale_end.max(active.scan.end))?;
     }
     Ok(kept)
+}
+
+/// Makes durable what of the log's tail may not be. A process that died between write and sync leaves it in the kernel's
+/// memory alone; one whose sync failed leaves pages there that count as clean and that no further sync writes. Both look
+/// whole when they are read, so the same bytes are written to the same place before anything is built on them.
+fn write_again(active: &Found, end: u64) -> io::Result<()> {
+    let Some(last) = active.scan.spots.iter().rev().find(|spot| spot.offset < end) else { return Ok(()) };
+    let file = active.segment.file.as_ref();
+    let mut at = last.synced.clamp(FIRST_RECORD, end);
+    let mut piece = vec![0; MIB.min(usize::try_from(end - at).unwrap_or(MIB))];
+    while at < end {
+        let length = piece.len().min(usize::try_from(end - at).unwrap_or(MIB));
+        let part = piece.get_mut(..length).unwrap_or_default();
+        read_exact_at(file, part, at)?;
+        file.write_all_at(&[IoSlice::new(part)], at)?;
+        at += length as u64;
+    }
+    file.sync_data()
 }

@@ -114,6 +114,8 @@ pub(crate) struct Spot {
     pub(crate) offset: u64,
     /// Bytes of data.
     pub(crate) length: u32,
+    /// Bytes of the segment that were durable before it was written.
+    pub(crate) synced: u64,
 }
 
 /// What a segment holds.
@@ -145,6 +147,7 @@ pub(crate) fn scan(bytes: &[u8], generation: u64) -> Scan {
             id: LogId::new(leader, header.index),
             offset: scan.end,
             length: header.length,
+            synced: header.synced,
         });
         scan.committed = scan.committed.max(header.committed);
         scan.end += header.record_bytes();

@@ -103,7 +103,7 @@ impl LogHandle {
             shared: shared.clone(),
             live: opened.live.into(),
             prepared: opened.prepared,
-            ordered: false,
+            ordered: None,
             spares: opened.spares,
             preparer,
             end: opened.end,
@@ -142,8 +142,8 @@ struct Writer {
     /// The last one is appended to.
     live: VecDeque<Arc<Segment>>,
     prepared: Option<Arc<Segment>>,
-    /// Whether a segment is being prepared.
-    ordered: bool,
+    /// The segment that is being prepared.
+    ordered: Option<Order>,
     spares: Vec<PathBuf>,
     preparer: Preparer,
     end: u64,
@@ -284,10 +284,7 @@ impl Writer {
         self.sync()?;
         let next = match self.prepared.take() {
             Some(segment) => segment,
-            None => {
-                self.ordered = false;
-                Arc::new(self.preparer.take()?)
-            }
+            None => Arc::new(self.take_ordered()?),
         };
         self.live.push_back(next);
         self.end = FIRST_RECORD;
@@ -296,16 +293,27 @@ impl Writer {
         Ok(())
     }
 
+    /// Waits for the segment that was ordered. A failure may be old (the disk was full for a moment, an hour ago): it is
+    /// ordered once more before it counts.
+    fn take_ordered(&mut self) -> io::Result<Segment> {
+        let order = self.ordered.take().ok_or_else(|| io::Error::other("no log segment was ordered"))?;
+        self.preparer.take().or_else(|error| {
+            tracing::warn!(dir = %self.config.dir.display(), %error, "the next log segment was not prepared; trying again");
+            self.preparer.order(order);
+            self.preparer.take()
+        })
+    }
+
     fn order_next(&mut self) {
-        if self.prepared.is_some() || self.ordered {
+        if self.prepared.is_some() || self.ordered.is_some() {
             return;
         }
         self.max_generation += 1;
         let current = self.live.back().map_or(0, |segment| segment.capacity);
         let bytes = current.saturating_mul(4).min(self.config.segment_bytes);
         let order = Order { generation: self.max_generation, bytes, spare: self.spares.pop() };
-        self.preparer.order(order);
-        self.ordered = true;
+        self.preparer.order(order.clone());
+        self.ordered = Some(order);
     }
 
     /// Removes the entries from `index` on. The intention is durable first: whatever a crash leaves of the work is

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
-use super::{command, config, copy_dir, start};
-use crate::{GroupConfig, StartError};
+use super::disk::{Event, Failing, FailingDisk};
+use super::{Journal, command, config, copy_dir, start};
+use crate::{Group, GroupConfig, StartError};
 
 /// Copies of the directory taken while commands are written. A file-by-file copy is not one moment; so that it is a
 /// state which a crash could leave, snapshots are off and the copy is read from the log's front to its end.
@@ -203,4 +204,18 @@ async fn recycled_segments_never_show_what_they_held_before() {
     let greatest =
         names.filter_map(|n| n.strip_prefix("log-").map(|g| u64::from_str_radix(g, 16).unwrap())).max();
     assert!(greatest > Some(12), "segments went round: {greatest:?}");
+}
+
+/// A power loss right after the first start must not take the directory's own name.
+#[tokio::test]
+async fn the_name_of_the_directory_is_durable_before_anything_is_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Failing::after(i64::MAX);
+    let config = config(&dir.path().join("g"));
+    let group = Group::start(config, Box::new(Journal::default()), FailingDisk::shared(&disk)).await.unwrap();
+    group.shutdown().await.unwrap();
+    let events = disk.events.lock();
+    for name in [dir.path().to_owned(), dir.path().join("g"), dir.path().join("g/log")] {
+        assert!(events.contains(&Event::SyncedDir(name.clone())), "{}", name.display());
+    }
 }

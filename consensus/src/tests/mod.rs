@@ -1,6 +1,7 @@
 //! Whole groups over a small real state machine.
 
 mod crash;
+pub(crate) mod disk;
 mod group;
 mod suite;
 

@@ -1,13 +1,11 @@
 //! The log alone: random histories against a model, reopened and crashed in between.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use hay_common::disk::{DirLock, Disk, DiskFile, OpenMode, RealDisk, SharedDisk, Space};
+use hay_common::disk::{RealDisk, SharedDisk};
 use hay_common::ids::ClusterId;
 use hay_common::model::Durability;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
@@ -16,6 +14,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::{LogConfig, LogStore, open};
+use crate::tests::disk::{Event, Failing, FailingDisk};
 use crate::types::{Batch, Entry, LogId, Vote};
 
 fn log_config(dir: &Path) -> LogConfig {
@@ -148,93 +147,6 @@ async fn old_entries_are_read_from_disk_and_committed_is_remembered_without_a_sy
     log.log.stop();
 }
 
-/// A disk on which nothing happens any more after a number of changes: as after `kill -9`, or with failing syncs.
-struct Failing {
-    left: AtomicI64,
-    syncs_only: bool,
-}
-
-impl Failing {
-    fn spend(&self, is_sync: bool) -> io::Result<()> {
-        if self.syncs_only && !is_sync {
-            return Ok(());
-        }
-        if self.left.fetch_sub(1, Ordering::SeqCst) <= 0 {
-            Err(io::Error::other("the disk failed"))
-        } else {
-            Ok(())
-        }
-    }
-}
-
-struct FailingDisk(Arc<Failing>);
-
-struct FailingFile(Arc<dyn DiskFile>, Arc<Failing>);
-
-impl Disk for FailingDisk {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        if mode == OpenMode::CreateNew {
-            self.0.spend(false)?;
-        }
-        Ok(Arc::new(FailingFile(RealDisk.open(path, mode)?, self.0.clone())))
-    }
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_dir_all(path)
-    }
-    fn read_dir(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        RealDisk.read_dir(path)
-    }
-    fn file_len(&self, path: &Path) -> io::Result<Option<u64>> {
-        RealDisk.file_len(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.spend(false)?;
-        RealDisk.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.0.spend(false)?;
-        RealDisk.remove_file(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.spend(true)?;
-        RealDisk.sync_dir(path)
-    }
-    fn space(&self, path: &Path) -> io::Result<Space> {
-        RealDisk.space(path)
-    }
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn DirLock>> {
-        RealDisk.lock(path)
-    }
-}
-
-impl DiskFile for FailingFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(buf, offset)
-    }
-    fn try_read_cached(&self, buf: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
-        self.0.try_read_cached(buf, offset)
-    }
-    fn write_all_at(&self, parts: &[io::IoSlice<'_>], offset: u64) -> io::Result<()> {
-        self.1.spend(false)?;
-        self.0.write_all_at(parts, offset)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.1.spend(true)?;
-        self.0.sync_data()
-    }
-    fn zero_ahead(&self, from: u64, to: u64) -> io::Result<()> {
-        // Half of the zeros arrive.
-        self.1.spend(false).or_else(|e| self.0.zero_ahead(from, from + (to - from) / 2).and(Err(e)))?;
-        self.0.zero_ahead(from, to)
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-}
-
 /// The process dies after each possible number of changes to the disk; what was acknowledged must be there.
 #[tokio::test]
 async fn a_crash_after_any_change_leaves_what_was_acknowledged() {
@@ -242,8 +154,8 @@ async fn a_crash_after_any_change_leaves_what_was_acknowledged() {
         let dir = tempfile::tempdir().unwrap();
         let before = store(dir.path(), RealDisk::shared());
         before.log.stop();
-        let failing = Arc::new(Failing { left: AtomicI64::new(after), syncs_only: false });
-        let Ok(log) = open(log_config(dir.path()), Arc::new(FailingDisk(failing.clone()))) else { continue };
+        let failing = Failing::after(after);
+        let Ok(log) = open(log_config(dir.path()), FailingDisk::shared(&failing)) else { continue };
         let mut log = LogStore { log };
         let history = play(&mut log).await;
         log.log.stop();
@@ -331,8 +243,8 @@ async fn check_crashed(log: &mut LogStore, history: &History, after: i64) {
 async fn a_failed_sync_is_never_tried_again() {
     let dir = tempfile::tempdir().unwrap();
     store(dir.path(), RealDisk::shared()).log.stop();
-    let failing = Arc::new(Failing { left: AtomicI64::new(i64::MAX), syncs_only: true });
-    let disk = Arc::new(FailingDisk(failing.clone()));
+    let failing = Failing::syncs_after(i64::MAX);
+    let disk = FailingDisk::shared(&failing);
     let mut log = LogStore { log: open(log_config(dir.path()), disk).unwrap() };
     log.blocking_append([entry(1, 0, 10)]).await.unwrap();
     failing.left.store(0, Ordering::SeqCst);
@@ -342,5 +254,63 @@ async fn a_failed_sync_is_never_tried_again() {
     let error = log.blocking_append([entry(1, 2, 10)]).await.unwrap_err();
     assert!(error.to_string().contains("failed before"), "{error}");
     log.save_vote(&Vote::new(9, 1)).await.unwrap_err();
+    log.log.stop();
+}
+
+/// What a sync failed for looks whole when it is read again, but no sync of the kernel's will ever write it.
+#[tokio::test]
+async fn a_tail_that_may_not_be_durable_is_written_again_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    store(dir.path(), RealDisk::shared()).log.stop();
+    let failing = Failing::syncs_after(i64::MAX);
+    let mut log = LogStore { log: open(log_config(dir.path()), FailingDisk::shared(&failing)).unwrap() };
+    log.blocking_append([entry(1, 0, 10)]).await.unwrap();
+    let durable = failing.written_to();
+    failing.left.store(0, Ordering::SeqCst);
+    log.blocking_append([entry(1, 1, 300), entry(1, 2, 10)]).await.unwrap_err();
+    let end = failing.written_to();
+    assert!(durable < end);
+    log.log.stop();
+
+    let well = Failing::after(i64::MAX);
+    let mut log = LogStore { log: open(log_config(dir.path()), FailingDisk::shared(&well)).unwrap() };
+    let events = well.events.lock().clone();
+    let again = events.iter().position(|e| *e == Event::Wrote(durable, end - durable));
+    let again = again.unwrap_or_else(|| panic!("{durable}..{end} was not written again: {events:?}"));
+    assert!(events[again..].contains(&Event::Synced), "{events:?}");
+    assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 3);
+    log.log.stop();
+    // A start that can't make it durable is none.
+    let failing = Failing::syncs_after(1);
+    assert!(open(log_config(dir.path()), FailingDisk::shared(&failing)).is_err());
+}
+
+/// The segment after the next is ordered long before it is needed: what went wrong then may be over.
+#[tokio::test]
+async fn a_disk_that_was_full_while_a_segment_was_prepared_does_not_end_the_log_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let failing = Failing::after(i64::MAX);
+    let mut log = LogStore { log: open(log_config(dir.path()), FailingDisk::shared(&failing)).unwrap() };
+    while failing.zeroed() < 2 {
+        tokio::task::yield_now().await;
+    }
+    // The first fills a segment, the second goes into the one that is ready; then none more can be prepared.
+    failing.zeros_left.store(0, Ordering::SeqCst);
+    for index in 0..2 {
+        log.blocking_append([entry(1, index, 1900)]).await.unwrap();
+    }
+    while failing.zeros_refused.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    failing.zeros_left.store(i64::MAX, Ordering::SeqCst);
+    for index in 2..5 {
+        log.blocking_append([entry(1, index, 1900)]).await.unwrap();
+    }
+    log.log.stop();
+    let names = std::fs::read_dir(dir.path().join("log")).unwrap();
+    let unfinished = names.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().ends_with(".new"));
+    assert_eq!(unfinished.count(), 0, "what was not finished is removed");
+    let mut log = store(dir.path(), RealDisk::shared());
+    assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 5);
     log.log.stop();
 }
