@@ -260,12 +260,24 @@ pub fn under(prefix: Key) -> Range<Key> {
     prefix..end
 }
 
+fn is_directory(key: &[u8]) -> bool {
+    key.first() == Some(&(Family::Entry as u8)) && (key.len() == 1 + ID_BYTES || key.last() == Some(&b'/'))
+}
+
+/// Whether rows of this key are read by most queries and changed by few commands: worth a place in the readers' own
+/// memory.
+pub fn is_known(key: &[u8]) -> bool {
+    match key {
+        [first, ..] if *first == Family::Entry as u8 => is_directory(key),
+        [first, ..] => *first == Family::Token as u8 || *first == Family::Tenant as u8,
+        [] => false,
+    }
+}
+
 /// Whether rows of this key are few, and read by most commands: worth a place in the writer's own memory.
 pub fn is_hot(key: &[u8]) -> bool {
     match key {
-        [first, ..] if *first == Family::Entry as u8 => {
-            key.len() == 1 + ID_BYTES || key.last() == Some(&b'/')
-        }
+        [first, ..] if *first == Family::Entry as u8 => is_directory(key),
         [first, ..] => [Family::LogTime, Family::Counters, Family::Token, Family::Usage, Family::Session]
             .iter()
             .any(|family| *family as u8 == *first),

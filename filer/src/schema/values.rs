@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// The version of the whole layout; stands in the row [`super::keys::format`].
 pub const FORMAT_VERSION: u32 = 1;
 
+/// Nearly all rows and commands take less, encoded.
+const ENCODED_BYTES_USUAL: usize = 256;
+
 /// Stored bytes that can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeRowError {
@@ -40,8 +43,11 @@ pub trait Row: Serialize + DeserializeOwned {
 
     /// As it is stored.
     fn encode(&self) -> Vec<u8> {
+        // postcard pushes byte by byte: beginning small would grow the buffer five times for most rows.
+        let mut bytes = Vec::with_capacity(ENCODED_BYTES_USUAL);
+        bytes.push(Self::VERSION);
         // Growing a Vec can't fail, and no row holds a type that postcard refuses.
-        postcard::to_extend(self, vec![Self::VERSION]).unwrap_or_default()
+        postcard::to_extend(self, bytes).unwrap_or_default()
     }
 
     /// Reads what [`Row::encode`] wrote.

@@ -81,10 +81,15 @@ impl StateMachine for Machine {
             replies.push(Bytes::from(reply.encode()));
         }
         let changes = batch.into_changes();
+        // Before any answer leaves: whoever asks after a token was revoked finds it revoked.
+        let shut = self.shared.known.shut(changes.keys());
         if let Err(error) = rocks::write(&db, &changes, &applied) {
             // Whether it is there is not known: nothing that was at hand may be believed.
             self.hot.clear();
             return Err(engine(error));
+        }
+        if shut {
+            self.shared.known.open();
         }
         for (key, value) in &changes {
             self.hot.changed(key, value.as_deref());
@@ -123,7 +128,9 @@ impl StateMachine for Machine {
         rocks::write(&db, &std::collections::BTreeMap::new(), &applied).map_err(engine)?;
         rocks::flush(&db).map_err(engine)?;
         shared.layout.publish(shared.disk.as_ref(), number).map_err(layout)?;
+        shared.known.shut_all();
         let old = std::mem::replace(&mut *shared.db.write(), Arc::new(db));
+        shared.known.open();
         *shared.number.lock() = number;
         // Queries that still read the old one keep its files open; the directory goes at the next start.
         drop(old);

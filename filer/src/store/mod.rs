@@ -1,5 +1,6 @@
 //! The metadata in RocksDB, without its own log: the replicated log is one, and is purged only below a snapshot.
 
+mod known;
 mod layout;
 mod machine;
 mod reader;
@@ -14,6 +15,7 @@ use hay_common::disk::SharedDisk;
 use parking_lot::{Mutex, RwLock};
 use rocksdb::{Cache, DB};
 
+use self::known::{KnownRows, Pass};
 use self::layout::Layout;
 pub use self::layout::LayoutError;
 pub use self::machine::Machine;
@@ -64,6 +66,7 @@ pub enum OpenStoreError {
 /// What the writer and the readers share.
 struct Shared {
     db: RwLock<Arc<DB>>,
+    known: KnownRows,
     number: Mutex<u64>,
     layout: Layout,
     cache: Cache,
@@ -74,6 +77,20 @@ impl Shared {
     fn db(&self) -> Arc<DB> {
         self.db.read().clone()
     }
+
+    /// The database for readers.
+    fn view(&self) -> View<'_> {
+        // In this order: rows at hand may be used only by snapshots that are not older than the pass.
+        let pass = self.known.pass();
+        View { known: &self.known, pass, db: self.db() }
+    }
+}
+
+/// What a snapshot is taken of, and the rows at hand that it may use.
+struct View<'s> {
+    known: &'s KnownRows,
+    pass: Pass,
+    db: Arc<DB>,
 }
 
 /// Opens the metadata in `dir`, or makes it: the one writer, for the replicated log, and a reader.
@@ -98,8 +115,14 @@ pub fn open(dir: &Path, cache_bytes: usize, disk: SharedDisk) -> Result<(Machine
         layout.publish(disk.as_ref(), number)?;
     }
     check_format(&db, &path)?;
-    let shared =
-        Arc::new(Shared { db: RwLock::new(Arc::new(db)), number: Mutex::new(number), layout, cache, disk });
+    let shared = Arc::new(Shared {
+        db: RwLock::new(Arc::new(db)),
+        known: KnownRows::default(),
+        number: Mutex::new(number),
+        layout,
+        cache,
+        disk,
+    });
     Ok((Machine::over(shared.clone()), Reader::over(shared)))
 }
 

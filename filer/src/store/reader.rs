@@ -43,8 +43,8 @@ impl Reader {
         Q: Fn(&dyn Rows) -> Result<T, Refusal> + Send + 'static,
     {
         if effort == Effort::Small {
-            let db = self.shared.db();
-            match query(&SnapshotRows::of(&db, Tier::Memory)) {
+            let view = self.shared.view();
+            match query(&SnapshotRows::of(&view, Tier::Memory)) {
                 Err(Refusal::Rows(RowsError::NotCached)) => {}
                 other => return other.map_err(to_failure),
             }
@@ -58,8 +58,8 @@ impl Reader {
         let shared = self.shared.clone();
         let work = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let db = shared.db();
-            query(&SnapshotRows::of(&db, Tier::Disk))
+            let view = shared.view();
+            query(&SnapshotRows::of(&view, Tier::Disk))
         });
         match work.await {
             Ok(result) => result.map_err(to_failure),

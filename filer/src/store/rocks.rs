@@ -11,6 +11,7 @@ use rocksdb::{
     FlushOptions, Options, ReadOptions, ReadTier, SnapshotWithThreadMode, WriteBatch, WriteOptions,
 };
 
+use super::View;
 use crate::namespace::rows::{Order, Rows, RowsError, Visit, Walk};
 use crate::schema::keys::{self, Key};
 
@@ -109,7 +110,7 @@ fn walk(
 
 /// The rows at one moment, for a query.
 pub(super) struct SnapshotRows<'d> {
-    db: &'d DB,
+    view: &'d View<'d>,
     /// Points to the snapshot, so it is dropped before it.
     point: ReadOptions,
     snapshot: SnapshotWithThreadMode<'d, DB>,
@@ -126,9 +127,9 @@ pub(super) enum Tier {
 }
 
 impl<'d> SnapshotRows<'d> {
-    pub fn of(db: &'d DB, tier: Tier) -> Self {
-        let snapshot = db.snapshot();
-        Self { db, point: options(&snapshot, tier), snapshot, tier }
+    pub fn of(view: &'d View<'d>, tier: Tier) -> Self {
+        let snapshot = view.db.snapshot();
+        Self { view, point: options(&snapshot, tier), snapshot, tier }
     }
 }
 
@@ -148,11 +149,20 @@ fn found(value: Option<DBPinnableSlice<'_>>) -> Option<Vec<u8>> {
 
 impl Rows for SnapshotRows<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
-        self.db.get_pinned_opt(key, &self.point).map(found).map_err(engine)
+        let View { known, pass, db } = self.view;
+        let is_known = keys::is_known(key);
+        if is_known && let Some(value) = known.get(*pass, key) {
+            return Ok(Some(value));
+        }
+        let value = db.get_pinned_opt(key, &self.point).map(found).map_err(engine)?;
+        if is_known && let Some(value) = &value {
+            known.keep(*pass, key, value);
+        }
+        Ok(value)
     }
 
     fn walk(&self, range: &Range<Key>, order: Order, visit: &mut Visit<'_>) -> Result<(), RowsError> {
-        walk(self.db, options(&self.snapshot, self.tier), range, order, visit)
+        walk(&self.view.db, options(&self.snapshot, self.tier), range, order, visit)
     }
 }
 

@@ -2,15 +2,17 @@ use std::path::{Path, PathBuf};
 
 use hay_common::clock::SystemClock;
 use hay_common::disk::RealDisk;
+use hay_common::error::ErrorCode;
 use hay_common::ids::SessionId;
 use hay_consensus::StateMachine;
 
 use super::rocks::{SnapshotRows, Tier};
 use super::*;
+use crate::namespace::apply::Refusal;
 use crate::namespace::command::*;
 use crate::namespace::model::*;
 use crate::namespace::query::{self, WantedChunks};
-use crate::namespace::rows::{MemoryRows, Rows};
+use crate::namespace::rows::{MemoryRows, Order, Rows, first};
 use crate::schema::values::*;
 
 /// A machine with the log that would be replayed into it.
@@ -70,8 +72,8 @@ impl Engine for Rocks {
     }
 
     fn read(&self, look: &mut dyn FnMut(&dyn Rows)) {
-        let db = self.machine.as_ref().unwrap().1.shared.db();
-        look(&SnapshotRows::of(&db, Tier::Disk));
+        let view = self.machine.as_ref().unwrap().1.shared.view();
+        look(&SnapshotRows::of(&view, Tier::Disk));
     }
 
     fn restart(&mut self, crash: bool) {
@@ -224,20 +226,17 @@ async fn what_is_not_in_memory_is_read_by_a_thread_that_may_wait() {
     let reader = rocks.machine.as_ref().unwrap().1.clone();
     // After a restart nothing is in the block cache.
     {
-        let db = reader.shared.db();
+        let view = reader.shared.view();
         let wanted = WantedChunks::default();
-        let cold = query::resolve(&SnapshotRows::of(&db, Tier::Memory), &TOKEN, "d3/3", wanted);
-        assert!(
-            matches!(cold, Err(crate::namespace::apply::Refusal::Rows(RowsError::NotCached))),
-            "{cold:?}"
-        );
+        let cold = query::resolve(&SnapshotRows::of(&view, Tier::Memory), &TOKEN, "d3/3", wanted);
+        assert!(matches!(cold, Err(Refusal::Rows(RowsError::NotCached))), "{cold:?}");
     }
     let wanted = WantedChunks { count: 1, ..WantedChunks::default() };
     let (entry, chunks) =
         reader.query(Effort::Small, move |rows| query::resolve(rows, &TOKEN, "d3/3", wanted)).await.unwrap();
     assert_eq!((entry.size, chunks.len()), (103, 1));
-    let db = reader.shared.db();
-    let warm = query::resolve(&SnapshotRows::of(&db, Tier::Memory), &TOKEN, "d3/3", wanted);
+    let view = reader.shared.view();
+    let warm = query::resolve(&SnapshotRows::of(&view, Tier::Memory), &TOKEN, "d3/3", wanted);
     assert!(warm.is_ok(), "{warm:?}");
 }
 
@@ -254,19 +253,142 @@ fn prints_what_a_put_and_a_resolve_cost() {
     }
     let each = (clock.monotonic() - start).as_nanos() / 20_000;
     println!("apply of a put, 16 a batch: {each} ns");
-    let db = rocks.machine.as_ref().unwrap().1.shared.db();
+    let view = rocks.machine.as_ref().unwrap().1.shared.view();
     let wanted = WantedChunks { count: 1, ..WantedChunks::default() };
     for n in 1..=20_000u64 {
-        query::resolve(&SnapshotRows::of(&db, Tier::Disk), &TOKEN, &format!("d{}/{n}", n % 7), wanted)
+        query::resolve(&SnapshotRows::of(&view, Tier::Disk), &TOKEN, &format!("d{}/{n}", n % 7), wanted)
             .unwrap();
     }
     let start = clock.monotonic();
     for n in 1..=20_000u64 {
         let n = n * 7919 % 20_000 + 1;
-        let rows = SnapshotRows::of(&db, Tier::Disk);
+        let rows = SnapshotRows::of(&view, Tier::Disk);
         query::resolve(&rows, &TOKEN, &format!("d{}/{n}", n % 7), wanted).unwrap();
     }
     let each = (clock.monotonic() - start).as_nanos() / 20_000;
     println!("resolve with one chunk: {each} ns");
     audit(&rocks);
+}
+
+/// Changes the token's row as a command that does so would, in the machine's own order.
+fn rewrite_token(shared: &Shared, row: Option<Vec<u8>>, meanwhile: impl FnOnce()) {
+    let changes = std::collections::BTreeMap::from([(keys::token(&TOKEN), row)]);
+    assert!(shared.known.shut(changes.keys()));
+    rocks::write(&shared.db(), &changes, b"applied").unwrap();
+    meanwhile();
+    shared.known.open();
+}
+
+#[test]
+fn a_revoked_token_is_at_hand_for_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rocks = Rocks::open(&dir.path().join("filer"));
+    rocks.apply(&commands(3));
+    let shared = rocks.machine.as_ref().unwrap().1.shared.clone();
+    let key = keys::token(&TOKEN);
+    let at_hand = || shared.known.get(shared.known.pass(), &key);
+    assert_eq!(at_hand(), None);
+    let view = shared.view();
+    let early = SnapshotRows::of(&view, Tier::Disk);
+    let row = early.get(&key).unwrap().unwrap();
+    assert_eq!(at_hand(), Some(row.clone()), "a miss fills it");
+    let mut during = None;
+    rewrite_token(&shared, None, || {
+        // Between the write and the answer: the write counts, and what an older snapshot holds comes in no more.
+        let view = shared.view();
+        assert_eq!(SnapshotRows::of(&view, Tier::Disk).get(&key).unwrap(), None);
+        assert_eq!(early.get(&key).unwrap(), Some(row.clone()), "its own snapshot");
+        during = Some(view);
+    });
+    assert_eq!(early.get(&key).unwrap(), Some(row.clone()), "its own snapshot");
+    assert_eq!(at_hand(), None, "a reader that read before the write put nothing back");
+    let late = shared.view();
+    assert_eq!(SnapshotRows::of(&late, Tier::Disk).get(&key).unwrap(), None);
+    let refused = query::whoami(&SnapshotRows::of(&late, Tier::Disk), &TOKEN);
+    assert!(matches!(refused, Err(Refusal::Failure(f)) if f.code == ErrorCode::Unauthenticated));
+    // It comes back: neither the snapshot from before that nor one of the time of the write may take it.
+    let between = SnapshotRows::of(&late, Tier::Disk);
+    rewrite_token(&shared, Some(row.clone()), || {});
+    let now = shared.view();
+    assert_eq!(SnapshotRows::of(&now, Tier::Disk).get(&key).unwrap(), Some(row.clone()));
+    assert_eq!(at_hand(), Some(row));
+    assert_eq!(between.get(&key).unwrap(), None, "its own snapshot, not what is at hand by now");
+    let during = during.unwrap();
+    assert_eq!(shared.known.get(during.pass, &key), None, "it began while a write was under way");
+}
+
+#[test]
+fn directories_at_hand_follow_the_commands_and_files_stay_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rocks = Rocks::open(&dir.path().join("filer"));
+    rocks.apply(&commands(9));
+    let shared = rocks.machine.as_ref().unwrap().1.shared.clone();
+    let none = WantedChunks::default();
+    let look = |path: &str| {
+        let view = shared.view();
+        query::resolve(&SnapshotRows::of(&view, Tier::Disk), &TOKEN, path, none).is_ok()
+    };
+    let at_hand =
+        |path: &str| shared.known.get(shared.known.pass(), &keys::entry(tenant(), path.as_bytes())).is_some();
+    assert!(look("d1/") && look("d1/1") && look("d2/"));
+    assert!(at_hand("d1/") && at_hand("d2/") && !at_hand("d1/1"));
+    let delete =
+        Delete { path: "d1/".into(), condition: Condition::default(), recursive: true, idempotency: None };
+    let command = ClientCommand {
+        token: TOKEN,
+        session: SessionId::from_random(9),
+        sequence: 100,
+        action: Action::Delete(delete),
+    };
+    rocks.apply(&[Proposal { wall_ms: START_MS + 100, op: Op::Client(command) }]);
+    assert!(!look("d1/") && !look("d1/1") && look("d2/"));
+    assert!(!at_hand("d1/") && at_hand("d2/"), "what did not change stays");
+    let snapshot = dir.path().join("snapshot");
+    std::fs::create_dir(&snapshot).unwrap();
+    rocks.machine().snapshot(&snapshot).unwrap();
+    rocks.machine().install(&snapshot, bytes::Bytes::from_static(b"x")).unwrap();
+    assert!(!at_hand("d2/"), "another database");
+    assert!(look("d2/") && at_hand("d2/"));
+}
+
+#[test]
+fn readers_that_race_with_revocations_see_what_their_snapshots_hold() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let dir = tempfile::tempdir().unwrap();
+    let mut rocks = Rocks::open(&dir.path().join("filer"));
+    rocks.apply(&commands(1));
+    let shared = rocks.machine.as_ref().unwrap().1.shared.clone();
+    let key = keys::token(&TOKEN);
+    let row = shared.db().get(&key).unwrap().unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        for _ in 0..2 {
+            threads.spawn(|| {
+                while !over.load(Ordering::Acquire) {
+                    let view = shared.view();
+                    let rows = SnapshotRows::of(&view, Tier::Disk);
+                    let seen = rows.get(&key).unwrap().is_some();
+                    // A walk never takes what is at hand.
+                    let held = first(&rows, &keys::under(key.clone()), Order::Forward).unwrap().is_some();
+                    let again = rows.get(&key).unwrap().is_some();
+                    if (seen, again) != (held, held) {
+                        over.store(true, Ordering::Release);
+                    }
+                    assert_eq!((seen, again), (held, held), "what is at hand is what the snapshot holds");
+                }
+            });
+        }
+        for n in 1..=3_000 {
+            let there = n % 2 == 0;
+            rewrite_token(&shared, there.then(|| row.clone()), || {});
+            let view = shared.view();
+            let seen = SnapshotRows::of(&view, Tier::Disk).get(&key).unwrap().is_some();
+            if seen != there || over.load(Ordering::Acquire) {
+                over.store(true, Ordering::Release);
+                assert_eq!(seen, there, "rewrite {n} is through");
+                break;
+            }
+        }
+        over.store(true, Ordering::Release);
+    });
 }
