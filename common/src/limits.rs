@@ -140,12 +140,16 @@ pub const SESSION_WINDOW: u64 = 4_096;
 pub const SESSIONS_PER_GRANT_MAX: u32 = 16;
 /// Ingest sessions alive at once.
 pub const SESSIONS_MAX: u64 = 4_096;
+/// At that limit a session may be ended in favour of a new one if no command came in it for so long (log time).
+pub const SESSION_IDLE_MIN: Duration = Duration::from_secs(3600);
 /// An unpublished manifest is abandoned after this long without a batch.
 pub const MANIFEST_TTL: Duration = Duration::from_secs(24 * 3600);
 /// References dropped by one drain command.
 pub const DRAIN_BATCH_MAX: usize = 1_024;
 /// The log time may go ahead by at most this much in one tick.
 pub const LOG_TIME_JUMP_MAX: Duration = Duration::from_secs(60);
+/// While the log time catches up with the clock, lives are reckoned from a moment at most so far ahead of it.
+pub const LOG_TIME_LEAD_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Log time ticks this often when nothing else does.
 pub const LOG_TIME_TICK: Duration = Duration::from_secs(10);
 
@@ -165,10 +169,6 @@ pub const APPEND_BATCH_BYTES_MAX: usize = 16 * MIB;
 pub const APPENDS_WAITING_MAX: usize = 1_024;
 /// Bytes of appends waiting for one volume.
 pub const APPENDS_WAITING_BYTES_MAX: usize = 64 * MIB;
-/// Appends that came wait at most this long for others to share their sync …
-pub const GATHER_PATIENCE_MAX: Duration = Duration::from_micros(250);
-/// … and at most so many times what a sync takes.
-pub const GATHER_PATIENCE_SYNCS: u32 = 3;
 /// Bytes that one step of zeroing ahead dirties: a sync of an append at the same time waits for no more than these.
 pub const ZERO_STEP_BYTES: u64 = 2 * MIB as u64;
 /// Bytes that the append streams of one volume server hold at once; further ones wait.
@@ -185,6 +185,8 @@ pub const READ_SWEEP_BYTES: usize = 256 * KIB;
 pub const ASYNC_SYNC_EVERY: Duration = Duration::from_secs(1);
 /// Bytes of tail that are replayed at open before a checkpoint is written anew.
 pub const CHECKPOINT_EVERY_BYTES: u64 = 256 * MIB as u64;
+/// A tail is so many times as long as the checkpoint that is written for it, but at most so many times the least tail.
+pub const CHECKPOINT_TAIL_FACTOR: u64 = 4;
 /// Active volumes of one class on one disk.
 pub const ACTIVE_VOLUMES_PER_CLASS: usize = 2;
 /// A volume is full for new leases above this share of its size, in percent.
@@ -316,3 +318,20 @@ pub const VOLUMES_AVOIDED_MAX: usize = 64;
 pub const LEASE_WAIT: Duration = Duration::from_secs(5);
 /// Ingest sessions that one client works with at a time.
 pub const SESSIONS_PER_CLIENT: usize = 4;
+
+// ---- gateway, against those who hold on to things ----
+
+/// Uploads whose bodies are being received, at once; further ones are answered 503.
+pub const HTTP_BODIES_MAX: usize = 4_096;
+/// A connection without requests is closed after this long.
+pub const HTTP_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// A body waits this long for room in the buffers before it is answered 503.
+pub const BODY_ROOM_WAIT: Duration = Duration::from_secs(60);
+/// Bytes of heads that are not complete yet, of all connections; beyond it only short heads are read on.
+pub const HTTP_HEADS_BYTES_MAX: usize = 32 * MIB;
+/// Bytes of a head that a connection may have whatever the others hold.
+pub const HTTP_HEAD_SHORT_BYTES: usize = 4 * KIB;
+/// When buffers run short, a body below this rate …
+pub const BODY_PRESSURE_BYTES_PER_S: u64 = 64 * KIB as u64;
+/// … over this window may lose its buffer.
+pub const BODY_PRESSURE_WINDOW: Duration = Duration::from_secs(5);

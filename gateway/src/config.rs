@@ -33,6 +33,12 @@ pub struct GatewayConfig {
     pub body_bytes_per_s_min: u64,
     /// … over this window of waiting for it.
     pub body_rate_window: Duration,
+    /// Uploads whose bodies are being received, at once; further ones are answered 503.
+    pub bodies_max: usize,
+    /// A head must be there within this time, on a new connection too.
+    pub header_timeout: Duration,
+    /// A connection without requests is closed after this long.
+    pub idle_timeout: Duration,
     /// How long a shutdown waits for what is in flight.
     pub shutdown_grace: Duration,
 }
@@ -48,6 +54,9 @@ impl Default for GatewayConfig {
             download_budget_bytes: limits::DOWNLOAD_BUDGET_BYTES,
             body_bytes_per_s_min: limits::BODY_BYTES_PER_S_MIN,
             body_rate_window: limits::BODY_RATE_WINDOW,
+            bodies_max: limits::HTTP_BODIES_MAX,
+            header_timeout: limits::HTTP_HEADER_TIMEOUT,
+            idle_timeout: limits::HTTP_IDLE_TIMEOUT,
             shutdown_grace: limits::SHUTDOWN_GRACE,
         }
     }
@@ -56,6 +65,13 @@ impl Default for GatewayConfig {
 impl GatewayConfig {
     pub(crate) fn rate(&self) -> RateLimits {
         RateLimits { bytes_per_s_min: self.body_bytes_per_s_min, window: self.body_rate_window }
+    }
+
+    pub(crate) fn pressure(&self) -> RateLimits {
+        RateLimits {
+            bytes_per_s_min: limits::BODY_PRESSURE_BYTES_PER_S,
+            window: limits::BODY_PRESSURE_WINDOW.min(self.body_rate_window),
+        }
     }
 
     pub(crate) fn ledger(&self) -> LedgerLimits {
@@ -72,6 +88,7 @@ impl GatewayConfig {
             slots: slots.max(1),
             park_idle: limits::BODY_PARK_IDLE,
             pressure_idle: limits::BODY_PRESSURE_IDLE.min(self.body_rate_window),
+            wait_max: limits::BODY_ROOM_WAIT,
         }
     }
 }

@@ -74,7 +74,7 @@ impl Gateway {
                 "HTTP WITHOUT TLS BEYOND LOOPBACK: tokens and files travel in the clear, whoever is on the way reads them"
             );
         }
-        let app = app::App::new(config, deps);
+        let app = app::App::new(config, deps, shutdown.clone());
         let upkeep = upkeep(app.deps.metrics.clone(), shutdown.clone());
         let serving = server::accept::run(Arc::clone(&app), listener, shutdown.clone());
         let task = tokio::spawn(async move {

@@ -1,6 +1,7 @@
 //! What the gateway repeats silently, and what it leaves behind when it can't.
 
 mod inner;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use hay_proto::v1::put_file::Content;
 use http::HeaderMap;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::auth::Authenticated;
@@ -26,7 +28,7 @@ use crate::download::needle::{Source, read_whole};
 use crate::download::plan::Wanted;
 use crate::ingest::PutAsk;
 use crate::ingest::body::BodyReader;
-use crate::ingest::body::tests::{data, scripted};
+use crate::ingest::body::tests::{data, rules, scripted};
 use crate::ingest::chunk::{Chunker, Start};
 use crate::ingest::finish::put_known;
 use crate::ingest::large::LargeUpload;
@@ -36,6 +38,10 @@ use inner::{ADDRESS, Inner};
 const CHUNK: usize = 300_000;
 
 fn app(inner: &Inner) -> Arc<App> {
+    app_with(inner, GatewayConfig::default())
+}
+
+fn app_with(inner: &Inner, config: GatewayConfig) -> Arc<App> {
     let (clock, random) = (SystemClock::shared(), SeededRandom::shared(7));
     let peers = Peers::new(None);
     peers.register(ADDRESS, Arc::new(inner.clone()));
@@ -48,7 +54,7 @@ fn app(inner: &Inner) -> Arc<App> {
         metrics: PrometheusBuilder::new().build_recorder().handle(),
         ready: Vec::new(),
     };
-    App::new(GatewayConfig::default(), deps)
+    App::new(config, deps, CancellationToken::new())
 }
 
 fn caller() -> Authenticated {
@@ -82,7 +88,7 @@ async fn upload(
     let steps = sent.chunks(50_000).map(|c| (Duration::ZERO, data(c))).collect();
     let clock = ManualClock::at(0);
     let rate = app.config.rate();
-    let reader = BodyReader::new(scripted(steps, clock.clone()), Some(announced as u64), rate, clock);
+    let reader = BodyReader::new(scripted(steps, clock.clone()), Some(announced as u64), rules(), clock);
     let mut chunker = Chunker::new(reader, app.uploads.clone(), rate, CHUNK);
     assert!(matches!(chunker.start().await.unwrap(), Start::Large));
     let session = app.deps.filer.session().await.unwrap();

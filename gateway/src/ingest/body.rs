@@ -1,16 +1,17 @@
 //! A request body, read with a floor under its rate.
 
-use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hay_common::clock::SharedClock;
 use hay_common::error::{ErrorCode, Failure};
 use hay_common::limits::FILE_BYTES_MAX;
-use http_body::Body;
+use http_body::{Body, Frame};
 use http_body_util::BodyExt;
+use tokio_util::sync::CancellationToken;
 
-use crate::memory::rate::{RateFloor, RateLimits};
+use crate::memory::rate::{PressureFloor, RateFloor, RateLimits};
 use crate::memory::uploads::Share;
 
 /// Why a body gave no more bytes before its end.
@@ -30,6 +31,12 @@ pub(crate) enum BodyFault {
     /// Larger than any file may be.
     #[error("a file may have {FILE_BYTES_MAX} bytes")]
     TooLarge,
+    /// Buffers stayed short for longer than a body is let wait.
+    #[error("there was no room for the body: nothing was stored, try again")]
+    NoRoom,
+    /// The server is being stopped and nothing comes.
+    #[error("the server is being stopped: nothing was stored, send it again")]
+    Stopping,
 }
 
 impl From<BodyFault> for Failure {
@@ -38,16 +45,47 @@ impl From<BodyFault> for Failure {
             BodyFault::TooSlow(_) => ErrorCode::TooSlow,
             BodyFault::Incomplete { .. } => ErrorCode::IncompleteBody,
             BodyFault::TooLarge => ErrorCode::TooLarge,
+            BodyFault::NoRoom => ErrorCode::Overloaded,
+            BodyFault::Stopping => ErrorCode::Unavailable,
         };
         Failure::new(code, fault.to_string())
     }
+}
+
+/// How long a body may bring nothing once the server is being stopped.
+pub(crate) const STOPPING_PATIENCE: Duration = Duration::from_secs(2);
+
+type NextFrame<B> = Option<Result<Frame<Bytes>, <B as Body>::Error>>;
+
+/// How the end of a body is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EndMark {
+    /// The body gives an error where it was cut: HTTP/1.
+    Given,
+    /// Only the flag of the last frame: HTTP/2. A stream that is reset with `NO_ERROR` looks like one that ended.
+    Flag,
+}
+
+/// What a body must keep to.
+#[derive(Clone)]
+pub(crate) struct BodyRules {
+    /// Its floor at any time.
+    pub(crate) rate: RateLimits,
+    /// Its floor while others wait for buffers.
+    pub(crate) pressure: RateLimits,
+    pub(crate) end: EndMark,
+    /// Once cancelled, a body from which nothing comes any more is given up.
+    pub(crate) stopping: CancellationToken,
+    /// How long it may bring nothing then.
+    pub(crate) stopping_patience: Duration,
 }
 
 /// A body and what is known of it.
 pub(crate) struct BodyReader<B> {
     body: B,
     floor: RateFloor,
-    limits: RateLimits,
+    pressure: PressureFloor,
+    rules: BodyRules,
     clock: SharedClock,
     announced: Option<u64>,
     received: u64,
@@ -59,8 +97,9 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     /// `announced`: its `Content-Length`, where it has one.
-    pub(crate) fn new(body: B, announced: Option<u64>, limits: RateLimits, clock: SharedClock) -> Self {
-        Self { body, floor: RateFloor::new(limits), limits, clock, announced, received: 0, ended: false }
+    pub(crate) fn new(body: B, announced: Option<u64>, rules: BodyRules, clock: SharedClock) -> Self {
+        let (floor, pressure) = (RateFloor::new(rules.rate), PressureFloor::new(rules.pressure));
+        Self { body, floor, pressure, rules, clock, announced, received: 0, ended: false }
     }
 
     /// Bytes that are still to come, where that is known.
@@ -80,44 +119,18 @@ where
     /// See [`BodyFault`].
     pub(crate) async fn next(&mut self, mut share: Option<&mut Share>) -> Result<Option<Bytes>, BodyFault> {
         while !self.ended {
-            let frame = {
-                let mut frame = pin!(self.body.frame());
-                match futures::poll!(&mut frame) {
-                    Poll::Ready(ready) => ready,
-                    Poll::Pending => {
-                        let started = self.clock.monotonic();
-                        let patience = self.floor.patience();
-                        let lost = BodyFault::TooSlow(self.limits.bytes_per_s_min);
-                        let came = match share.as_deref_mut() {
-                            None => tokio::time::timeout(patience, frame).await.ok(),
-                            Some(share) => {
-                                share.idle();
-                                let came = tokio::select! {
-                                    _ = share.evicted() => return Err(lost),
-                                    came = tokio::time::timeout(patience, frame) => came.ok(),
-                                };
-                                share.active().map_err(|_| lost.clone())?;
-                                came
-                            }
-                        };
-                        let bytes = match &came {
-                            Some(Some(Ok(frame))) => frame.data_ref().map_or(0, Bytes::len),
-                            _ => 0,
-                        };
-                        let waited = match came {
-                            // The timer's word counts, whatever the clock says.
-                            None => patience.max(self.clock.monotonic().saturating_sub(started)),
-                            Some(_) => self.clock.monotonic().saturating_sub(started),
-                        };
-                        self.floor.note(bytes, waited).map_err(|_| lost)?;
-                        match came {
-                            Some(ready) => ready,
-                            None => continue,
-                        }
-                    }
-                }
+            let ready = futures::poll!(self.body.frame());
+            let frame = match ready {
+                Poll::Ready(ready) => ready,
+                Poll::Pending => match self.wait(share.as_deref_mut()).await? {
+                    Some(ready) => ready,
+                    None => continue,
+                },
             };
             match frame {
+                None if self.rules.end == EndMark::Flag && !self.body.is_end_stream() => {
+                    return Err(self.incomplete());
+                }
                 None => self.ended = true,
                 Some(Err(_)) => return Err(self.incomplete()),
                 Some(Ok(frame)) => {
@@ -134,6 +147,46 @@ where
             }
         }
         self.end()
+    }
+
+    /// Waits for the client. `None`: nothing came, and its credit is not used up.
+    async fn wait(&mut self, mut share: Option<&mut Share>) -> Result<Option<NextFrame<B>>, BodyFault> {
+        let lost = BodyFault::TooSlow(self.rules.rate.bytes_per_s_min);
+        let started = self.clock.monotonic();
+        let patience = self.floor.patience();
+        if let Some(share) = share.as_deref_mut() {
+            share.idle();
+        }
+        let evicted = async {
+            match share.as_deref() {
+                Some(share) => share.evicted().await,
+                None => std::future::pending().await,
+            }
+        };
+        let stopping = async {
+            self.rules.stopping.cancelled().await;
+            tokio::time::sleep(self.rules.stopping_patience).await;
+        };
+        let came = tokio::select! {
+            came = tokio::time::timeout(patience, self.body.frame()) => came.ok(),
+            _ = evicted => return Err(lost),
+            () = stopping => return Err(BodyFault::Stopping),
+        };
+        let bytes = match &came {
+            Some(Some(Ok(frame))) => frame.data_ref().map_or(0, Bytes::len),
+            _ => 0,
+        };
+        let mut waited = self.clock.monotonic().saturating_sub(started);
+        if came.is_none() {
+            // The timer's word counts, whatever the clock says.
+            waited = waited.max(patience);
+        }
+        let is_slow = self.pressure.note(bytes, waited);
+        if let Some(share) = share {
+            share.active(is_slow).map_err(|_| lost.clone())?;
+        }
+        self.floor.note(bytes, waited).map_err(|_| lost)?;
+        Ok(came)
     }
 
     fn end(&self) -> Result<Option<Bytes>, BodyFault> {
@@ -158,10 +211,8 @@ where
 pub(crate) mod tests {
     use super::*;
     use hay_common::clock::ManualClock;
-    use http_body::Frame;
     use http_body_util::StreamBody;
     use std::sync::Arc;
-    use std::time::Duration;
 
     type Step = Result<Frame<Bytes>, &'static str>;
 
@@ -191,9 +242,15 @@ pub(crate) mod tests {
     pub(crate) const LIMITS: RateLimits =
         RateLimits { bytes_per_s_min: 4096, window: Duration::from_secs(30) };
 
+    pub(crate) fn rules() -> BodyRules {
+        let stopping = CancellationToken::new();
+        let stopping_patience = Duration::from_millis(20);
+        BodyRules { rate: LIMITS, pressure: LIMITS, end: EndMark::Given, stopping, stopping_patience }
+    }
+
     async fn read_all(steps: Vec<(Duration, Step)>, announced: Option<u64>) -> Result<Vec<u8>, BodyFault> {
         let clock = ManualClock::at(0);
-        let mut reader = BodyReader::new(scripted(steps, clock.clone()), announced, LIMITS, clock);
+        let mut reader = BodyReader::new(scripted(steps, clock.clone()), announced, rules(), clock);
         let mut all = Vec::new();
         while let Some(bytes) = reader.next(None).await? {
             all.extend_from_slice(&bytes);
@@ -237,7 +294,8 @@ pub(crate) mod tests {
     async fn a_body_that_never_comes_is_given_up_by_the_timer() {
         let limits = RateLimits { bytes_per_s_min: 4096, window: Duration::from_millis(20) };
         let body = StreamBody::new(futures::stream::pending::<Step>());
-        let mut reader = BodyReader::new(body, None, limits, ManualClock::at(0));
+        let mut reader =
+            BodyReader::new(body, None, BodyRules { rate: limits, ..rules() }, ManualClock::at(0));
         assert_eq!(reader.next(None).await, Err(BodyFault::TooSlow(4096)));
     }
 
@@ -245,9 +303,33 @@ pub(crate) mod tests {
     async fn a_body_in_one_frame_is_known_to_be_finished() {
         let clock = ManualClock::at(0);
         let body = http_body_util::Full::<Bytes>::new(Bytes::from_static(b"abc"));
-        let mut reader = BodyReader::new(body, Some(3), LIMITS, clock);
+        let mut reader = BodyReader::new(body, Some(3), rules(), clock);
         assert!(!reader.is_finished());
         reader.next(None).await.unwrap().unwrap();
         assert!(reader.is_finished());
+    }
+
+    #[tokio::test]
+    async fn where_only_a_flag_ends_a_body_silence_does_not() {
+        let flagged = || BodyRules { end: EndMark::Flag, ..rules() };
+        for announced in [None, Some(3)] {
+            let clock = ManualClock::at(0);
+            let reset = scripted(vec![(Duration::ZERO, data(b"abc"))], clock.clone());
+            let mut reader = BodyReader::new(reset, announced, flagged(), clock.clone());
+            reader.next(None).await.unwrap().unwrap();
+            assert!(matches!(reader.next(None).await, Err(BodyFault::Incomplete { received: 3, .. })));
+            let whole = http_body_util::Full::<Bytes>::new(Bytes::from_static(b"abc"));
+            let mut reader = BodyReader::new(whole, announced, flagged(), clock);
+            reader.next(None).await.unwrap().unwrap();
+            assert_eq!(reader.next(None).await, Ok(None));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_brings_nothing_does_not_hold_up_the_end() {
+        let body = StreamBody::new(futures::stream::pending::<Step>());
+        let mut reader = BodyReader::new(body, None, rules(), ManualClock::at(0));
+        reader.rules.stopping.cancel();
+        assert_eq!(reader.next(None).await, Err(BodyFault::Stopping));
     }
 }

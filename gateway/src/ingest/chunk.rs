@@ -5,8 +5,9 @@ use hay_common::limits::{CHUNK_BYTES_MAX, KIB, MIB, SMALL_BODY_BYTES_MAX};
 use http_body::Body;
 
 use super::body::{BodyFault, BodyReader};
+use crate::memory::gauge::Held;
 use crate::memory::rate::RateLimits;
-use crate::memory::uploads::{Share, UploadMemory};
+use crate::memory::uploads::{NoGrowth, Share, UploadMemory};
 
 /// Sizes a buffer grows through, in bytes: a stalled client holds little, and a chunk is copied less than twice.
 const STEPS: [usize; 6] = [SMALL_BODY_BYTES_MAX, 256 * KIB, MIB, 2 * MIB, 4 * MIB, CHUNK_BYTES_MAX];
@@ -17,6 +18,8 @@ pub(crate) struct FullChunk {
     pub(crate) data: Bytes,
     /// Given back when the chunk is stored and referred to. None: it came in one frame, in the connection's buffer.
     pub(crate) _share: Option<Share>,
+    /// Counts what no share pays for.
+    pub(crate) _counted: Option<Held>,
 }
 
 /// What came of the first bytes of a body.
@@ -34,6 +37,7 @@ pub(crate) struct Chunker<B> {
     rate: RateLimits,
     /// Received, not yet in a chunk.
     carry: Bytes,
+    carry_counted: Held,
     /// The chunk that is being filled.
     open: Option<(Vec<u8>, Share)>,
     chunk_bytes: usize,
@@ -50,7 +54,8 @@ where
         rate: RateLimits,
         chunk_bytes: usize,
     ) -> Self {
-        Self { reader, memory, rate, carry: Bytes::new(), open: None, chunk_bytes }
+        let carry_counted = memory.count(0);
+        Self { reader, memory, rate, carry: Bytes::new(), carry_counted, open: None, chunk_bytes }
     }
 
     /// Reads a body that may be small.
@@ -60,12 +65,13 @@ where
     pub(crate) async fn start(&mut self) -> Result<Start, BodyFault> {
         let limit = SMALL_BODY_BYTES_MAX.min(self.chunk_bytes);
         let Some(first) = self.reader.next(None).await? else {
-            return Ok(Start::Small(FullChunk { data: Bytes::new(), _share: None }));
+            return Ok(Start::Small(FullChunk { data: Bytes::new(), _share: None, _counted: None }));
         };
         if first.len() <= limit && self.reader.is_finished() {
-            return Ok(Start::Small(FullChunk { data: first, _share: None }));
+            let counted = Some(self.memory.count(first.len()));
+            return Ok(Start::Small(FullChunk { data: first, _share: None, _counted: counted }));
         }
-        self.carry = first;
+        self.carry_on(first);
         loop {
             let have = self.open.as_ref().map_or(0, |(buffer, _)| buffer.len());
             if have + self.carry.len() > limit {
@@ -101,10 +107,15 @@ where
         match self.reader.next(share).await? {
             None => Ok(false),
             Some(bytes) => {
-                self.carry = bytes;
+                self.carry_on(bytes);
                 Ok(true)
             }
         }
+    }
+
+    fn carry_on(&mut self, bytes: Bytes) {
+        self.carry_counted.resize(bytes.len());
+        self.carry = bytes;
     }
 
     /// Moves what fits of `carry` into the open chunk.
@@ -120,10 +131,14 @@ where
             let most =
                 rest.map_or(usize::MAX, |r| buffer.len().saturating_add(self.carry.len()).saturating_add(r));
             let size = step.min(most).min(self.chunk_bytes).max(wanted);
-            share.grow(size).await.map_err(|_| lost)?;
+            share.grow(size).await.map_err(|why| match why {
+                NoGrowth::Evicted => lost,
+                NoGrowth::NoRoom => BodyFault::NoRoom,
+            })?;
             buffer.reserve_exact(size - buffer.len());
         }
         buffer.extend_from_slice(&self.carry.split_to(room));
+        self.carry_counted.resize(self.carry.len());
         Ok(())
     }
 
@@ -139,13 +154,13 @@ where
 
 fn sealed(buffer: Vec<u8>, mut share: Share) -> Result<FullChunk, ()> {
     share.seal().map_err(|_| ())?;
-    Ok(FullChunk { data: Bytes::from(buffer), _share: Some(share) })
+    Ok(FullChunk { data: Bytes::from(buffer), _share: Some(share), _counted: None })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::body::tests::{LIMITS, data, scripted};
+    use crate::ingest::body::tests::{LIMITS, data, rules, scripted};
     use crate::memory::gauge::BufferGauge;
     use crate::memory::ledger::LedgerLimits;
     use hay_common::clock::ManualClock;
@@ -166,10 +181,11 @@ mod tests {
             slots: 1,
             park_idle: Duration::from_millis(10),
             pressure_idle: Duration::from_secs(3),
+            wait_max: Duration::from_secs(60),
         };
         let memory = UploadMemory::new(limits, clock.clone(), gauge.clone());
         let steps = frames.iter().map(|f| (Duration::ZERO, data(f))).collect();
-        let reader = BodyReader::new(scripted(steps, clock.clone()), announced, LIMITS, clock);
+        let reader = BodyReader::new(scripted(steps, clock.clone()), announced, rules(), clock);
         (Chunker::new(reader, memory, LIMITS, chunk_bytes), gauge)
     }
 
@@ -222,7 +238,7 @@ mod tests {
         drop(clock);
         assert!(matches!(chunker.start().await.unwrap(), Start::Large));
         assert!(chunker.next().await.is_err(), "cut short");
-        assert_eq!(gauge.peak(), 256 << 10);
+        assert_eq!(gauge.peak(), (256 << 10) + 100_000, "the buffer, and the frame until it was copied");
     }
 
     #[tokio::test]
@@ -232,6 +248,6 @@ mod tests {
         assert!(matches!(chunker.start().await.unwrap(), Start::Large));
         assert_eq!(chunker.next().await.unwrap().unwrap().data.len(), 80_000);
         assert!(chunker.next().await.unwrap().is_none());
-        assert_eq!(gauge.peak(), 80_000);
+        assert_eq!(gauge.peak(), 150_000, "the buffer, and the frame until it was copied");
     }
 }

@@ -25,6 +25,18 @@ impl BufferGauge {
         self.0.peak.fetch_max(now, Ordering::Relaxed);
     }
 
+    /// Counts `bytes` until as many are forgotten.
+    pub(crate) fn remember(&self, bytes: usize) {
+        self.add(bytes);
+    }
+
+    /// Counts `bytes` less.
+    pub(crate) fn forget(&self, bytes: usize) {
+        if bytes > 0 {
+            self.0.held.fetch_sub(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
     /// Bytes held now.
     pub(crate) fn held(&self) -> u64 {
         self.0.held.load(Ordering::Relaxed)

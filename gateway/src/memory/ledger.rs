@@ -9,7 +9,8 @@
 //!
 //! Memory is held against nobody who delivers. While somebody waits, a body in a slot from which nothing comes goes
 //! back to *open* with its bytes, if they fit (it loses nothing); if nothing else helps, the buffer that has been idle
-//! longest, beyond `pressure_idle`, is evicted. A sealed buffer (a complete chunk on its way to a volume) is never
+//! longest, beyond `pressure_idle`, is evicted, and before it one that only trickles: who brings a few bytes now and then
+//! is never idle, and would hold its place for ever. A sealed buffer (a complete chunk on its way to a volume) is never
 //! evicted: it ends by itself.
 
 use std::collections::{HashMap, VecDeque};
@@ -30,6 +31,8 @@ pub(crate) struct LedgerLimits {
     pub(crate) park_idle: Duration,
     /// Idle this long, a buffer may be evicted while others wait.
     pub(crate) pressure_idle: Duration,
+    /// How long a body waits for room: those before it may be slow, but not for ever.
+    pub(crate) wait_max: Duration,
 }
 
 /// One buffer.
@@ -50,6 +53,8 @@ struct Holder {
     /// What it waits to grow to.
     wanted: Option<usize>,
     idle_since: Option<Duration>,
+    /// Since when its client has been below the floor that counts under pressure.
+    slow_since: Option<Duration>,
     sealed: bool,
 }
 
@@ -96,7 +101,14 @@ impl Ledger {
         self.next_id += 1;
         self.holders.insert(
             id,
-            Holder { place: Place::Small, bytes: 0, wanted: None, idle_since: None, sealed: false },
+            Holder {
+                place: Place::Small,
+                bytes: 0,
+                wanted: None,
+                idle_since: None,
+                slow_since: None,
+                sealed: false,
+            },
         );
         id
     }
@@ -176,17 +188,18 @@ impl Ledger {
         }
     }
 
-    /// Bytes came again.
-    pub(crate) fn active(&mut self, id: HolderId) {
+    /// Bytes came again; `is_slow`: fewer than the floor that counts under pressure.
+    pub(crate) fn active(&mut self, id: HolderId, is_slow: bool, now: Duration) {
         if let Some(holder) = self.holders.get_mut(&id) {
             holder.idle_since = None;
+            holder.slow_since = is_slow.then(|| holder.slow_since.unwrap_or(now));
         }
     }
 
     /// Its chunk is complete; from now on it is never evicted.
     pub(crate) fn seal(&mut self, id: HolderId) {
         if let Some(holder) = self.holders.get_mut(&id) {
-            (holder.sealed, holder.idle_since) = (true, None);
+            (holder.sealed, holder.idle_since, holder.slow_since) = (true, None, None);
         }
     }
 
@@ -211,13 +224,11 @@ impl Ledger {
     pub(crate) fn settle(&mut self, now: Duration) -> Changes {
         let mut changes = Changes::default();
         self.drain_queue(true, &mut changes);
-        while !self.small_queue.is_empty() && self.evict_longest_idle(now, Some(Place::Small), &mut changes) {
+        while !self.small_queue.is_empty() && self.evict(now, Some(Place::Small), &mut changes) {
             self.drain_queue(true, &mut changes);
         }
         self.drain_queue(false, &mut changes);
-        while !self.large_queue.is_empty()
-            && (self.park(now) || self.evict_longest_idle(now, None, &mut changes))
-        {
+        while !self.large_queue.is_empty() && (self.park(now) || self.evict(now, None, &mut changes)) {
             self.drain_queue(false, &mut changes);
         }
         changes
@@ -255,17 +266,19 @@ impl Ledger {
         true
     }
 
-    /// `place`: only buffers there; otherwise any that is not small.
-    fn evict_longest_idle(&mut self, now: Duration, place: Option<Place>, changes: &mut Changes) -> bool {
-        let longest = self
-            .holders
-            .iter()
-            .filter(|(_, h)| !h.sealed && h.bytes > 0)
-            .filter(|(_, h)| place.map_or(h.place != Place::Small, |p| h.place == p))
-            .filter_map(|(id, h)| Some((h.idle_since?, *id)))
-            .filter(|(since, _)| now.saturating_sub(*since) >= self.limits.pressure_idle)
-            .min();
-        let Some((_, id)) = longest else { return false };
+    /// Takes the buffer of one that is slow or idle. `place`: only buffers there; otherwise any that is not small.
+    fn evict(&mut self, now: Duration, place: Option<Place>, changes: &mut Changes) -> bool {
+        let idle = |h: &Holder| h.idle_since.filter(|s| now.saturating_sub(*s) >= self.limits.pressure_idle);
+        let candidates = || {
+            let there = |h: &Holder| place.map_or(h.place != Place::Small, |p| h.place == p);
+            // One that waits itself is not slow at the moment: it is we who let it wait.
+            self.holders
+                .iter()
+                .filter(move |(_, h)| !h.sealed && h.bytes > 0 && h.wanted.is_none() && there(h))
+        };
+        let slowest = candidates().filter_map(|(id, h)| Some((h.slow_since?, *id))).min();
+        let longest = || candidates().filter_map(|(id, h)| Some((idle(h)?, *id))).min();
+        let Some((_, id)) = slowest.or_else(longest) else { return false };
         self.release(id);
         changes.evicted.push(id);
         true

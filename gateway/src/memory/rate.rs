@@ -51,6 +51,28 @@ impl RateFloor {
     }
 }
 
+/// The higher floor that counts only while others wait for buffers: what is below it is no error, but is named slow.
+#[derive(Debug)]
+pub(crate) struct PressureFloor {
+    limits: RateLimits,
+    credit: Duration,
+}
+
+impl PressureFloor {
+    /// With a whole window of credit.
+    pub(crate) fn new(limits: RateLimits) -> Self {
+        Self { limits, credit: limits.window }
+    }
+
+    /// `bytes` came after `waited`. True: over the last window less came than the floor asks for.
+    pub(crate) fn note(&mut self, bytes: usize, waited: Duration) -> bool {
+        let left = self.credit.saturating_sub(waited);
+        let earned_us = (bytes as u64).saturating_mul(1_000_000) / self.limits.bytes_per_s_min.max(1);
+        self.credit = left.saturating_add(Duration::from_micros(earned_us)).min(self.limits.window);
+        left.is_zero()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,5 +119,22 @@ mod tests {
         assert_eq!(floor.patience(), LIMITS.window);
         floor.note(0, SECOND * 10).unwrap();
         assert_eq!(floor.patience(), SECOND * 20);
+    }
+
+    #[test]
+    fn a_trickle_is_slow_and_a_steady_body_is_not() {
+        let limits = RateLimits { bytes_per_s_min: 65_536, window: SECOND * 5 };
+        let tenth = Duration::from_millis(100);
+        for (bytes, slow) in [(600, true), (6_000, true), (6_554, false), (100_000, false)] {
+            let mut floor = PressureFloor::new(limits);
+            floor.note(5 << 20, Duration::ZERO);
+            let noted: Vec<bool> = (0..1000).map(|_| floor.note(bytes, tenth)).collect();
+            assert_eq!(noted.last(), Some(&slow), "{bytes} bytes in 100 ms");
+            assert!(noted.iter().take(40).all(|n| !n), "{bytes}: a window passes first");
+        }
+        let mut floor = PressureFloor::new(limits);
+        assert!(floor.note(0, SECOND * 6));
+        floor.note(1 << 20, tenth);
+        assert!(!floor.note(10, tenth), "it came back");
     }
 }

@@ -14,9 +14,18 @@ use super::ledger::{Changes, HolderId, Ledger, LedgerLimits};
 /// A waiting body looks again this often, because idleness ripens without an event.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// The buffer was taken away because its client sends nothing and others wait.
+/// The buffer was taken away because its client sends nothing, or next to nothing, and others wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Evicted;
+
+/// Why a buffer does not grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoGrowth {
+    /// It was taken away.
+    Evicted,
+    /// Nothing became free in time.
+    NoRoom,
+}
 
 /// All upload memory of a gateway.
 #[derive(Clone)]
@@ -28,6 +37,7 @@ struct Inner {
     state: Mutex<State>,
     clock: SharedClock,
     gauge: BufferGauge,
+    wait_max: Duration,
 }
 
 struct State {
@@ -49,8 +59,9 @@ const EVICTED: u8 = 2;
 impl UploadMemory {
     /// Memory with these limits, counted in `gauge`.
     pub(crate) fn new(limits: LedgerLimits, clock: SharedClock, gauge: BufferGauge) -> Self {
+        let wait_max = limits.wait_max;
         let state = State { ledger: Ledger::new(limits), wakers: HashMap::new() };
-        Self { inner: Arc::new(Inner { state: Mutex::new(state), clock, gauge }) }
+        Self { inner: Arc::new(Inner { state: Mutex::new(state), clock, gauge, wait_max }) }
     }
 
     /// A buffer of no bytes.
@@ -61,6 +72,11 @@ impl UploadMemory {
         state.wakers.insert(id, Arc::clone(&fate));
         drop(state);
         Share { memory: self.clone(), id, fate, held: self.inner.gauge.hold(0), bytes: 0, idle: false }
+    }
+
+    /// Counts bytes that no share pays for.
+    pub(crate) fn count(&self, bytes: usize) -> Held {
+        self.inner.gauge.hold(bytes)
     }
 
     fn settle(&self, state: &mut State) {
@@ -91,13 +107,13 @@ impl Share {
     /// Waits until the buffer may have `to` bytes in all.
     ///
     /// # Errors
-    /// When it was evicted.
-    pub(crate) async fn grow(&mut self, to: usize) -> Result<(), Evicted> {
+    /// When it was evicted, or waited for too long.
+    pub(crate) async fn grow(&mut self, to: usize) -> Result<(), NoGrowth> {
         self.idle = false;
         let granted = {
             let mut state = self.memory.inner.state.lock();
             if self.verdict() == EVICTED {
-                return Err(Evicted);
+                return Err(NoGrowth::Evicted);
             }
             self.fate.verdict.store(0, std::sync::atomic::Ordering::Release);
             let granted = state.ledger.grow(self.id, to);
@@ -105,7 +121,10 @@ impl Share {
             granted
         };
         if !granted {
-            self.wait().await?;
+            tokio::time::timeout(self.memory.inner.wait_max, self.wait())
+                .await
+                .map_err(|_| NoGrowth::NoRoom)?
+                .map_err(|Evicted| NoGrowth::Evicted)?;
         }
         self.bytes = self.bytes.max(to);
         self.held.resize(self.bytes);
@@ -138,14 +157,15 @@ impl Share {
         }
     }
 
-    /// Bytes came.
+    /// Bytes came; `is_slow`: fewer than the floor that counts under pressure.
     ///
     /// # Errors
     /// When it was evicted meanwhile.
-    pub(crate) fn active(&mut self) -> Result<(), Evicted> {
+    pub(crate) fn active(&mut self, is_slow: bool) -> Result<(), Evicted> {
         if self.idle {
             self.idle = false;
-            self.memory.inner.state.lock().ledger.active(self.id);
+            let now = self.memory.inner.clock.monotonic();
+            self.memory.inner.state.lock().ledger.active(self.id, is_slow, now);
         }
         if self.verdict() == EVICTED { Err(Evicted) } else { Ok(()) }
     }
@@ -183,6 +203,14 @@ mod tests {
     use hay_common::clock::ManualClock;
 
     fn memory(open_bytes: usize, slots: usize) -> (UploadMemory, Arc<ManualClock>) {
+        patient_memory(open_bytes, slots, Duration::from_secs(60))
+    }
+
+    fn patient_memory(
+        open_bytes: usize,
+        slots: usize,
+        wait_max: Duration,
+    ) -> (UploadMemory, Arc<ManualClock>) {
         let clock = ManualClock::at(0);
         let limits = LedgerLimits {
             small_bytes: 100,
@@ -191,6 +219,7 @@ mod tests {
             slots,
             park_idle: Duration::from_millis(10),
             pressure_idle: Duration::from_secs(3),
+            wait_max,
         };
         (UploadMemory::new(limits, clock.clone(), BufferGauge::default()), clock)
     }
@@ -219,8 +248,8 @@ mod tests {
         let mut working = memory.share();
         working.grow(80).await.unwrap();
         assert_eq!(stalled.evicted().await, Evicted);
-        assert_eq!(stalled.active(), Err(Evicted));
-        assert_eq!(stalled.grow(101).await, Err(Evicted));
+        assert_eq!(stalled.active(false), Err(Evicted));
+        assert_eq!(stalled.grow(101).await, Err(NoGrowth::Evicted));
     }
 
     #[tokio::test]
@@ -233,5 +262,25 @@ mod tests {
         drop(impatient);
         assert!(!memory.inner.state.lock().ledger.has_waiters());
         assert_eq!(memory.inner.state.lock().wakers.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_ever() {
+        let (memory, _) = patient_memory(100, 0, Duration::from_millis(30));
+        let mut first = memory.share();
+        first.grow(100).await.unwrap();
+        assert_eq!(memory.share().grow(50).await, Err(NoGrowth::NoRoom));
+    }
+
+    #[tokio::test]
+    async fn one_that_trickles_gives_way_although_it_is_never_idle() {
+        let (memory, _) = memory(100, 0);
+        let mut trickling = memory.share();
+        trickling.grow(100).await.unwrap();
+        trickling.idle();
+        trickling.active(true).unwrap();
+        let mut working = memory.share();
+        working.grow(80).await.unwrap();
+        assert_eq!(trickling.evicted().await, Evicted);
     }
 }

@@ -8,6 +8,8 @@ use futures::Stream;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::server::usage::InWork;
+
 /// A body that broke off: the connection is aborted, so that nobody takes what was sent for the whole.
 #[derive(Debug, thiserror::Error)]
 #[error("the file could not be read to its end: {0}")]
@@ -21,6 +23,7 @@ pub(crate) struct ReplyBody {
     inner: Inner,
     /// Counted as a request in work until the body is dropped.
     _permit: Option<OwnedSemaphorePermit>,
+    _in_work: Option<InWork>,
 }
 
 enum Inner {
@@ -41,12 +44,17 @@ impl Default for ReplyBody {
 
 impl ReplyBody {
     fn of(inner: Inner) -> Self {
-        Self { inner, _permit: None }
+        Self { inner, _permit: None, _in_work: None }
     }
 
     /// Holds the permit until the body is dropped.
     pub(crate) fn keep(&mut self, permit: Option<OwnedSemaphorePermit>) {
         self._permit = permit;
+    }
+
+    /// The connection is in use until the body is dropped.
+    pub(crate) fn keep_connection(&mut self, in_work: InWork) {
+        self._in_work = Some(in_work);
     }
 
     /// Nothing.

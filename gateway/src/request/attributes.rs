@@ -23,6 +23,9 @@ impl WrittenAttributes {
     /// # Errors
     /// `invalid_argument` for what is no text or stands twice, `too_large` beyond the limits.
     pub(crate) fn parse(headers: &HeaderMap) -> Result<Self, Failure> {
+        if headers.get_all(CONTENT_TYPE).iter().count() > 1 {
+            return Err(Failure::new(ErrorCode::InvalidArgument, "Content-Type stands more than once"));
+        }
         let content_type = headers.get(CONTENT_TYPE).map(|v| text(&CONTENT_TYPE, v)).transpose()?;
         if content_type.as_ref().is_some_and(|t| t.len() > CONTENT_TYPE_BYTES_MAX) {
             return Err(Failure::new(

@@ -92,6 +92,15 @@ impl Conditions {
         matches!(&self.if_match, Tags::Listed(hashes) if hashes.is_empty())
     }
 
+    /// The same for what is there but has neither tag nor date: a directory. Dates are ignored then.
+    pub(crate) fn judge_bare(&self) -> Verdict {
+        match (self.if_match.holds(None), self.if_none_match.holds(None)) {
+            (Some(false), _) => Verdict::Failed,
+            (_, Some(true)) => Verdict::NotModified,
+            _ => Verdict::Proceed,
+        }
+    }
+
     /// The order of RFC 9110, section 13.2.2, for GET and HEAD of a file that is there.
     pub(crate) fn judge_read(&self, hash: Option<ContentHash>, modified_ms: u64) -> Verdict {
         let seconds = modified_ms / 1000;

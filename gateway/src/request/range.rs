@@ -1,6 +1,7 @@
 //! `Range` and what of a file it asks for (RFC 9110, section 14).
 
-use http::HeaderValue;
+use http::HeaderMap;
+use http::header::RANGE;
 
 /// What a `Range` header asks for, before the size of the file is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,9 +31,14 @@ pub(crate) enum Selection {
 }
 
 impl RangeAsk {
-    /// Reads the header. RFC 9110 wants what is not understood to be ignored, not refused.
-    pub(crate) fn parse(header: Option<&HeaderValue>) -> Self {
-        header.and_then(|h| h.to_str().ok()).and_then(parse_text).unwrap_or(Self::Whole)
+    /// Reads the header. RFC 9110 wants what is not understood to be ignored, not refused; several lines are several
+    /// ranges.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let mut lines = headers.get_all(RANGE).iter();
+        match (lines.next(), lines.next()) {
+            (Some(line), None) => line.to_str().ok().and_then(parse_text).unwrap_or(Self::Whole),
+            _ => Self::Whole,
+        }
     }
 
     /// What it means for a file of `size` bytes.
@@ -79,14 +85,30 @@ fn number(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
     use RangeAsk::{From, Suffix, Whole};
+    use http::HeaderValue;
+
+    fn of(lines: &[&[u8]]) -> RangeAsk {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(RANGE, HeaderValue::from_bytes(line).unwrap());
+        }
+        RangeAsk::of(&headers)
+    }
 
     fn parse(text: &str) -> RangeAsk {
-        RangeAsk::parse(Some(&HeaderValue::from_str(text).unwrap()))
+        of(&[text.as_bytes()])
+    }
+
+    #[test]
+    fn several_lines_are_ignored_like_several_ranges() {
+        assert_eq!(of(&[b"bytes=0-1"]), From(0, Some(1)));
+        assert_eq!(of(&[b"bytes=0-1", b"bytes=4-5"]), Whole);
+        assert_eq!(of(&[b"bytes=0-1", b"bytes=0-1"]), Whole);
     }
 
     #[test]
     fn headers_are_read_as_the_rfc_has_it() {
-        assert_eq!(RangeAsk::parse(None), Whole);
+        assert_eq!(of(&[]), Whole);
         for (text, expected) in [
             ("bytes=0-0", From(0, Some(0))),
             ("bytes=0-499", From(0, Some(499))),
@@ -113,8 +135,7 @@ mod tests {
         ] {
             assert_eq!(parse(text), expected, "{text:?}");
         }
-        let odd = HeaderValue::from_bytes(b"bytes=0-\xff").unwrap();
-        assert_eq!(RangeAsk::parse(Some(&odd)), Whole);
+        assert_eq!(of(&[b"bytes=0-\xff"]), Whole);
     }
 
     #[test]

@@ -15,6 +15,9 @@ use crate::reply::{self, Refusal, Reply};
 /// A role that does not answer within this time is not ready.
 const READY_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long an answer on readiness is given again.
+const READY_KEPT: Duration = Duration::from_millis(250);
+
 /// It answers: it lives.
 pub(super) fn health() -> Reply {
     reply::text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n".into())
@@ -30,9 +33,23 @@ struct Readiness {
 /// 200 when every role can do its work, else 503 that names those that can't. Reasons name no tenant and no file, so
 /// they are told without a token.
 pub(super) async fn ready(app: &Arc<App>) -> Reply {
-    let not_ready = reasons(app).await;
+    let not_ready = recent_reasons(app).await;
     let status = if not_ready.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     reply::json(status, &Readiness { ready: not_ready.is_empty(), not_ready })
+}
+
+/// The same for all who ask within [`READY_KEPT`]: the question needs no token, so it must cost the roles little.
+async fn recent_reasons(app: &App) -> Vec<(String, String)> {
+    let mut kept = app.readiness.lock().await;
+    let now = app.deps.clock.monotonic();
+    if let Some((at, reasons)) = kept.as_ref()
+        && now.saturating_sub(*at) < READY_KEPT
+    {
+        return reasons.clone();
+    }
+    let reasons = reasons(app).await;
+    *kept = Some((app.deps.clock.monotonic(), reasons.clone()));
+    reasons
 }
 
 /// Why which role can't do its work.
@@ -68,9 +85,11 @@ pub(crate) async fn reasons(app: &App) -> Vec<(String, String)> {
 
 /// Prometheus' text format.
 pub(super) async fn metrics(app: &Arc<App>) -> Result<Reply, Refusal> {
-    gauge!("hay_gateway_buffer_bytes").set(app.buffers.held() as f64);
-    gauge!("hay_gateway_buffer_peak_bytes").set(app.buffers.peak() as f64);
-    app.meters.requests.set(app.config.requests_max.saturating_sub(app.requests.available_permits()) as f64);
+    gauge!("hay_gateway_buffer_bytes").set((app.buffers.held() + app.heads.held()) as f64);
+    gauge!("hay_gateway_buffer_peak_bytes").set((app.buffers.peak() + app.heads.peak()) as f64);
+    let working = app.config.requests_max.saturating_sub(app.requests.available_permits());
+    let receiving = app.config.bodies_max.saturating_sub(app.bodies.available_permits());
+    app.meters.requests.set((working + receiving) as f64);
     let handle = app.deps.metrics.clone();
     let text = tokio::task::spawn_blocking(move || {
         process::observe();

@@ -1,5 +1,6 @@
 //! PUT of files and directories.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,9 @@ use hay_common::error::{ErrorCode, Failure};
 use hay_common::limits::{
     CHUNK_BYTES_MAX, DRAINED_BODY_BYTES_MAX, DRAINED_BODY_TIME, FILE_BYTES_MAX, SMALL_BODY_BYTES_MAX,
 };
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, EXPECT};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, EXPECT, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tracing::Instrument;
@@ -31,6 +32,9 @@ use crate::request::conditions::Conditions;
 use crate::request::idempotency::Fingerprint;
 use crate::request::path::TreePath;
 use crate::request::{digest, idempotency};
+
+/// How long a client may take over a small body before its token is looked at.
+const UNKNOWN_PATIENCE: Duration = Duration::from_millis(100);
 
 pub(super) async fn put(
     app: &Arc<App>,
@@ -58,15 +62,45 @@ pub(super) async fn put(
             return Err(failure.into());
         }
     };
-    let reader = BodyReader::new(body, length, app.config.rate(), app.deps.clock.clone());
+    let rules = app.body_rules(head.version);
+    let reader = BodyReader::new(body, length, rules, app.deps.clock.clone());
     let mut chunker = Chunker::new(reader, app.uploads.clone(), app.config.rate(), CHUNK_BYTES_MAX);
     let maybe_small = length.is_none_or(|l| l <= SMALL_BODY_BYTES_MAX as u64);
-    if maybe_small && let Start::Small(chunk) = chunker.start().await.map_err(Failure::from)? {
+    let start = match maybe_small {
+        true => first_bytes(app, &caller, &mut chunker, head.headers.contains_key(EXPECT)).await,
+        false => Ok(Start::Large),
+    };
+    let start = match start {
+        Ok(start) => start,
+        Err(refused) if matches!(refused.code, ErrorCode::Unauthenticated | ErrorCode::Forbidden) => {
+            drain(app, &head.headers, chunker.into_body());
+            return Err(refused.into());
+        }
+        Err(failure) => return Err(Refusal::from(failure).closing()),
+    };
+    if let Start::Small(chunk) = start {
+        let _place = App::enter(&app.requests)?;
         app.meters.received_bytes.increment(chunk.data.len() as u64);
         let put = put_known(app, &caller, &ask, &chunk.data).await?;
         return Ok(done(put));
     }
     put_large(app, caller, ask, chunker, length, &head.headers).await
+}
+
+/// Reads a body that may be small. What is here already, as it usually is, costs no question; before the client is
+/// waited for, or told to go on, its token must be a good one.
+async fn first_bytes(
+    app: &App,
+    caller: &Authenticated,
+    chunker: &mut Chunker<Incoming>,
+    waits_for_us: bool,
+) -> Result<Start, Failure> {
+    let mut start = pin!(chunker.start());
+    if !waits_for_us && let Ok(start) = tokio::time::timeout(UNKNOWN_PATIENCE, &mut start).await {
+        return Ok(start?);
+    }
+    app.whoami(caller).await?;
+    Ok(start.await?)
 }
 
 /// What can be said before anything else is looked at.
@@ -85,6 +119,21 @@ async fn check(
             ErrorCode::InvalidArgument,
             "Content-Range is not supported: send the whole file",
         ));
+    }
+    let is_framed = [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|h| head.headers.contains_key(h));
+    if head.version < Version::HTTP_2 && !is_framed && !path.is_directory() {
+        app.whoami(caller).await?;
+        // The rest of the connection may be meant as the body: an empty file must not take its place.
+        let hint = "say how long the body is: Content-Length, 0 too, or Transfer-Encoding: chunked";
+        let refusal = Refusal::new(ErrorCode::InvalidArgument, hint);
+        return Err(refusal.with_status(StatusCode::LENGTH_REQUIRED).closing());
+    }
+    if head.headers.get_all(CONTENT_ENCODING).iter().any(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
+        app.whoami(caller).await?;
+        let hint = "Content-Encoding is not kept: send the file as it is to be read";
+        let refusal = Refusal::new(ErrorCode::InvalidArgument, hint);
+        return Err(refusal.with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
     }
     if length.is_some_and(|l| l > FILE_BYTES_MAX) {
         app.whoami(caller).await?;
@@ -156,7 +205,10 @@ async fn put_large(
         .map_err(|_| Refusal::new(ErrorCode::Internal, "the upload broke off inside the gateway"))?;
     match put {
         Ok(put) => Ok(done(put)),
-        Err(failure) if matches!(failure.code, ErrorCode::TooSlow | ErrorCode::IncompleteBody) => {
+        Err(failure)
+            if matches!(failure.code, ErrorCode::TooSlow | ErrorCode::IncompleteBody)
+                || app.is_stopping() =>
+        {
             Err(Refusal::from(failure).closing())
         }
         Err(failure) => {

@@ -7,7 +7,7 @@ use hay_client::filer::{Resolve, Resolved};
 use hay_common::error::{ErrorCode, Failure};
 use hay_common::limits::{DOWNLOAD_PIECE_BYTES, KIB, REFS_PER_ROW_MAX};
 use hay_common::model::{EntryInfo, EntryKind};
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Response, StatusCode};
 
 use super::Ask;
@@ -36,15 +36,15 @@ pub(super) async fn read(
     let headers = &ask.head.headers;
     let conditions = Conditions::parse(headers)?;
     // Range has a meaning for GET alone (RFC 9110, section 14.2).
-    let range = if ask.is_head() { RangeAsk::Whole } else { RangeAsk::parse(headers.get(RANGE)) };
+    let range = if ask.is_head() { RangeAsk::Whole } else { RangeAsk::of(headers) };
     if path.is_root() {
         app.whoami(&caller).await?;
-        return directory(ask.is_head());
+        return directory(ask.is_head(), &conditions);
     }
     let path_text = path.as_str().to_owned();
     let resolved = resolve(app, &caller, &path_text, range, ask.is_head()).await?;
     if resolved.entry.kind == EntryKind::Directory {
-        return directory(ask.is_head());
+        return directory(ask.is_head(), &conditions);
     }
     if path.is_directory() {
         return Err(
@@ -108,12 +108,21 @@ async fn resolve(
     app.deps.filer.resolve(token(caller), ask).await
 }
 
-fn directory(is_head: bool) -> Result<Reply, Refusal> {
+/// A GET is refused whatever its conditions: they count only where the answer would be a good one (RFC 9110, 13.2.1).
+fn directory(is_head: bool, conditions: &Conditions) -> Result<Reply, Refusal> {
     if !is_head {
         let hint = "a directory is there: GET /api/nfs/list/{path} lists it";
         return Err(Refusal::new(ErrorCode::IsDirectory, hint));
     }
-    let mut reply = reply::empty(StatusCode::OK);
+    let status = match conditions.judge_bare() {
+        Verdict::Proceed => StatusCode::OK,
+        Verdict::NotModified => StatusCode::NOT_MODIFIED,
+        Verdict::Failed => {
+            let hint = "a directory has no ETag: If-Match can't hold";
+            return Err(Refusal::new(ErrorCode::PreconditionFailed, hint));
+        }
+    };
+    let mut reply = reply::empty(status);
     reply.headers_mut().insert(TYPE_HEADER, HeaderValue::from_static("directory"));
     Ok(reply)
 }

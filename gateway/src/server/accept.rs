@@ -17,17 +17,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::service::serve;
 use super::stall::{StallWatch, Watched};
+use super::usage::Usage;
 use crate::app::App;
+use crate::ingest::body::STOPPING_PATIENCE;
 
 /// The pause after a failed accept: usually the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often a connection is looked at for a stalled client.
 const STALL_LOOK: Duration = Duration::from_secs(15);
+/// The same while the server is being stopped.
+const STOPPING_LOOK: Duration = Duration::from_millis(500);
 
 /// Serves until `shutdown`, then waits up to the grace for what is in flight.
 pub(crate) async fn run(app: Arc<App>, listener: TcpListener, shutdown: CancellationToken) {
     let connections = Arc::new(Semaphore::new(app.config.connections_max));
-    let builder = Arc::new(builder());
+    let builder = Arc::new(builder(app.config.header_timeout));
     loop {
         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { break };
         let accepted = tokio::select! {
@@ -53,10 +57,10 @@ pub(crate) async fn run(app: Arc<App>, listener: TcpListener, shutdown: Cancella
     }
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
+fn builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // Without a header_read_timeout of its own an idle connection would stay for ever.
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HTTP_HEADER_TIMEOUT);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
     // Also the most that one connection buffers of a body; more than its 100 headers hyper refuses by itself.
     builder.http1().max_buf_size(HTTP_HEADER_BYTES_MAX);
     builder
@@ -69,6 +73,25 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .max_send_buf_size(HTTP_HEADER_BYTES_MAX)
         .keep_alive_interval(HTTP_HEADER_TIMEOUT);
     builder
+}
+
+enum Idleness {
+    Fine,
+    /// No request for long.
+    Rested,
+    /// No request ever: hyper has no timer of its own until it knows the version of HTTP.
+    NeverUsed,
+}
+
+fn idleness(app: &App, usage: &Usage) -> Idleness {
+    let idle = usage.idle_for();
+    if !usage.had_requests() && idle >= app.config.header_timeout {
+        Idleness::NeverUsed
+    } else if idle >= app.config.idle_timeout {
+        Idleness::Rested
+    } else {
+        Idleness::Fine
+    }
 }
 
 async fn connection(
@@ -84,13 +107,15 @@ async fn connection(
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
     let watch = StallWatch::new(app.deps.clock.clone());
-    let io = TokioIo::new(Watched::new(stream, watch.clone()));
+    let usage = Usage::new(app.heads.clone(), app.deps.clock.clone());
+    let io = TokioIo::new(Watched::new(stream, watch.clone(), Arc::clone(&usage)));
     let service = service_fn({
-        let app = Arc::clone(&app);
-        move |request| serve(Arc::clone(&app), request)
+        let (app, usage) = (Arc::clone(&app), Arc::clone(&usage));
+        move |request| serve(Arc::clone(&app), usage.begin(), request)
     });
     let mut served = pin!(builder.serve_connection(io, service));
-    let mut ending = false;
+    let (mut ending, mut leaving) = (false, false);
+    let look = STALL_LOOK.min(app.config.header_timeout);
     let ended = loop {
         tokio::select! {
             ended = served.as_mut() => break ended,
@@ -98,10 +123,20 @@ async fn connection(
                 ending = true;
                 served.as_mut().graceful_shutdown();
             }
-            () = tokio::time::sleep(STALL_LOOK) => {
-                if watch.stalled_for() >= HTTP_WRITE_STALL {
+            () = tokio::time::sleep(if ending { STOPPING_LOOK } else { look }) => {
+                let patience = if ending { STOPPING_PATIENCE } else { HTTP_WRITE_STALL };
+                if watch.stalled_for() >= patience {
                     tracing::info!("a client takes nothing of its answer: the connection is cut");
                     break Ok(());
+                }
+                match idleness(&app, &usage) {
+                    Idleness::Fine => leaving = false,
+                    // HTTP/2 says goodbye first: a request may be under way.
+                    Idleness::Rested if !leaving => {
+                        leaving = true;
+                        served.as_mut().graceful_shutdown();
+                    }
+                    Idleness::Rested | Idleness::NeverUsed => break Ok(()),
                 }
             }
         }

@@ -6,19 +6,24 @@ use std::sync::Arc;
 use hay_common::error::ErrorCode;
 use hay_common::limits::{HTTP_HEADER_BYTES_MAX, HTTP_HEADERS_MAX};
 use hay_proto::rpc::RequestContext;
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use tracing::Instrument;
 
 use super::request_id::{REQUEST_ID, request_id};
+use super::usage::InWork;
 use crate::app::App;
 use crate::meters::RouteLabel;
 use crate::reply::{Refusal, Reply};
 use crate::routes::{self, Route};
 
 /// Answers one request. Never fails: what goes wrong is an answer.
-pub(crate) async fn serve(app: Arc<App>, request: Request<Incoming>) -> Result<Reply, Infallible> {
+pub(crate) async fn serve(
+    app: Arc<App>,
+    in_work: InWork,
+    request: Request<Incoming>,
+) -> Result<Reply, Infallible> {
     let started = app.deps.clock.monotonic();
     let id = request_id(request.headers(), app.deps.random.as_ref());
     let is_head = request.method() == Method::HEAD;
@@ -29,6 +34,7 @@ pub(crate) async fn serve(app: Arc<App>, request: Request<Incoming>) -> Result<R
     let context = RequestContext::new(id);
     let span = tracing::debug_span!("http", request_id = %id, method = %request.method(), path = request.uri().path());
     let mut reply = admitted(&app, always, request, context.clone(), span.clone()).await;
+    reply.body_mut().keep_connection(in_work);
     if is_head {
         without_bytes(&mut reply);
     }
@@ -58,16 +64,15 @@ async fn admitted(
     context: RequestContext,
     span: tracing::Span,
 ) -> Reply {
-    if let Err(refusal) = check_headers(request.headers()) {
+    if let Err(refusal) = check_headers(request.headers()).and_then(|()| check_message(&request)) {
         return refusal.into_reply();
     }
-    let permit = match Arc::clone(&app.requests).try_acquire_owned() {
+    // Uploads are in work once their bodies are here: until then it is the client who takes the time.
+    let places = if request.method() == Method::PUT { &app.bodies } else { &app.requests };
+    let permit = match App::enter(places) {
         Ok(permit) => Some(permit),
         Err(_) if always => None,
-        Err(_) => {
-            return Refusal::new(ErrorCode::Overloaded, "too many requests are in work: try again")
-                .into_reply();
-        }
+        Err(failure) => return Refusal::from(failure).into_reply(),
     };
     let mut reply = context.scope(routes::answer(app, request)).instrument(span).await;
     // In work until the last byte is on its way.
@@ -85,6 +90,23 @@ fn check_headers(headers: &HeaderMap) -> Result<(), Refusal> {
     Err(Refusal::new(ErrorCode::TooLarge, hint)
         .with_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
         .closing())
+}
+
+/// What hyper lets pass although HTTP/1.1 does not: a request for no host or for several (RFC 9112, section 3.2), and
+/// codings that nobody here undoes.
+fn check_message<B>(request: &Request<B>) -> Result<(), Refusal> {
+    let headers = request.headers();
+    let hosts = headers.get_all(HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        let hint = "HTTP/1.1 wants exactly one Host header";
+        return Err(Refusal::new(ErrorCode::InvalidArgument, hint).closing());
+    }
+    if headers.get_all(TRANSFER_ENCODING).iter().any(|v| !v.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        let hint = "no transfer coding but chunked is supported";
+        let refusal = Refusal::new(ErrorCode::InvalidArgument, hint);
+        return Err(refusal.with_status(StatusCode::NOT_IMPLEMENTED).closing());
+    }
+    Ok(())
 }
 
 /// What GET would have said of its length, without the bytes.

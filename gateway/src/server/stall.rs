@@ -1,4 +1,4 @@
-//! A connection that knows since when its client takes nothing.
+//! A connection that knows since when its client takes nothing, and how much it sends.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use hay_common::clock::SharedClock;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::usage::Usage;
 
 /// Since when a write waits, in ms of the monotonic clock; `u64::MAX` when none does.
 #[derive(Clone)]
@@ -42,15 +44,16 @@ impl StallWatch {
     }
 }
 
-/// A stream whose writes are watched.
+/// A stream that is watched.
 pub(crate) struct Watched<S> {
     inner: S,
     watch: StallWatch,
+    usage: Arc<Usage>,
 }
 
 impl<S> Watched<S> {
-    pub(crate) fn new(inner: S, watch: StallWatch) -> Self {
-        Self { inner, watch }
+    pub(crate) fn new(inner: S, watch: StallWatch, usage: Arc<Usage>) -> Self {
+        Self { inner, watch, usage }
     }
 }
 
@@ -60,7 +63,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let poll = Pin::new(&mut self.inner).poll_read(cx, buf);
+        self.usage.note_read(buf.filled().len().saturating_sub(before))?;
+        poll
     }
 }
 
@@ -97,6 +103,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::gauge::BufferGauge;
     use hay_common::clock::ManualClock;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -105,7 +112,8 @@ mod tests {
         let clock = ManualClock::at(0);
         let watch = StallWatch::new(clock.clone());
         let (near, mut far) = tokio::io::duplex(8);
-        let mut near = Watched::new(near, watch.clone());
+        let usage = Usage::new(BufferGauge::default(), clock.clone());
+        let mut near = Watched::new(near, watch.clone(), usage);
         near.write_all(b"12345678").await.unwrap();
         assert_eq!(watch.stalled_for(), Duration::ZERO);
         let mut blocked = Box::pin(near.write_all(b"9"));

@@ -9,6 +9,7 @@ const LIMITS: LedgerLimits = LedgerLimits {
     slots: 4,
     park_idle: Duration::from_millis(10),
     pressure_idle: Duration::from_secs(3),
+    wait_max: Duration::from_secs(60),
 };
 const CHUNK: usize = 16 * K;
 
@@ -118,7 +119,7 @@ fn sealed_and_working_buffers_are_never_evicted() {
     ledger.idle(sealed, at(0));
     ledger.seal(sealed);
     ledger.idle(working, at(0));
-    ledger.active(working);
+    ledger.active(working, false, at(1));
     let waiter = ledger.open();
     assert!(!ledger.grow(waiter, CHUNK));
     assert_eq!(ledger.settle(at(60_000)), Changes::default());
