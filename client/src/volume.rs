@@ -7,7 +7,7 @@ use futures::Stream;
 use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::Epoch;
 use hay_common::ids::{Cookie, Incarnation, NeedleKey, NodeId, VolumeId};
-use hay_common::limits::{APPEND_UNARY_BYTES_MAX, CHUNK_BYTES_MAX, RPC_MESSAGE_BYTES_MAX};
+use hay_common::limits::{APPEND_UNARY_BYTES_MAX, CHUNK_BYTES_MAX, RPC_BULK_PART_BYTES};
 use hay_common::model::{Codec, LeasedVolume, SizeClass, VolumeState};
 
 use crate::grpc;
@@ -118,17 +118,23 @@ impl VolumeClient {
         }
     }
 
-    /// Reads a range from the first of `addresses` that gives it.
+    /// Reads a range from the first of `addresses` that gives it: whole up to [`RPC_BULK_PART_BYTES`], else in parts.
     pub async fn read(&self, addresses: &[String], range: NeedleRange) -> Result<Data, Failure> {
-        if range.length as usize <= RPC_MESSAGE_BYTES_MAX {
+        if range.length as usize <= RPC_BULK_PART_BYTES {
             self.read_whole(addresses, range).await.map(Data::Whole)
         } else {
             self.read_parts(addresses, range).await.map(Data::Parts)
         }
     }
 
-    /// Reads a range of at most [`RPC_MESSAGE_BYTES_MAX`] bytes in one message.
+    /// Reads a range of at most [`RPC_BULK_PART_BYTES`] bytes in one message. A longer one is refused, whatever room
+    /// a server has for its answers: it goes by [`VolumeClient::read_parts`].
     pub async fn read_whole(&self, addresses: &[String], range: NeedleRange) -> Result<Bytes, Failure> {
+        if range.length as usize > RPC_BULK_PART_BYTES {
+            let text =
+                format!("{} bytes in one message; at most {RPC_BULK_PART_BYTES} are read so", range.length);
+            return Err(Failure::new(ErrorCode::InvalidArgument, text));
+        }
         // On the wire a length of 0 means all.
         if range.length == 0 {
             return Ok(Bytes::new());

@@ -1,24 +1,32 @@
-//! Ingest sessions: granted in batches, used round about, replaced long before they expire.
+//! Ingest sessions: one to begin with, more where many uploads hold it, replaced long before they expire.
+//!
+//! The filer keeps a session until it expires, also after its client has ended, and has room for so many: a client
+//! opens no more than it uses.
 //!
 //! A session stands behind the copies that were appended under it: a commit that names an expired one is refused,
 //! because a reconciler may by then have taken its needles for garbage.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hay_common::clock::SharedClock;
 use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::SessionId;
-use hay_common::limits::SESSIONS_PER_CLIENT;
+use hay_common::limits::{SESSION_WINDOW, SESSIONS_PER_CLIENT};
 use hay_common::random::SharedRandom;
 use hay_proto::rpc::DynFiler;
 use tokio::sync::Mutex;
 
 use crate::grpc::filer::{Ticket, open_sessions};
 
-/// One ingest session. Held for as long as an upload takes.
+/// With more holders than this a session is shared no further while another can be had: the filer remembers the
+/// answers to [`SESSION_WINDOW`] commands of a session, and a command in flight must stay among them.
+const HOLDERS_MAX: usize = SESSION_WINDOW as usize / 8;
+
+/// One ingest session. Held for as long as an upload takes, which must end within half of a session's life: one that
+/// takes longer is refused at its end with `session_expired`.
 #[derive(Debug)]
 pub struct Session {
     id: SessionId,
@@ -48,7 +56,6 @@ pub(crate) struct SessionPool {
     clock: SharedClock,
     random: SharedRandom,
     grant: ArcSwap<Grant>,
-    turn: AtomicUsize,
     /// Held while a new grant is fetched: one call for all who wait.
     granting: Mutex<()>,
 }
@@ -64,19 +71,16 @@ struct Grant {
 
 impl SessionPool {
     pub(crate) fn new(filer: DynFiler, clock: SharedClock, random: SharedRandom) -> Self {
-        Self {
-            filer,
-            clock,
-            random,
-            grant: ArcSwap::default(),
-            turn: AtomicUsize::new(0),
-            granting: Mutex::new(()),
-        }
+        Self { filer, clock, random, grant: ArcSwap::default(), granting: Mutex::new(()) }
     }
 
     /// A session with at least half of its life before it; with less only while the filer grants no new one.
     pub(crate) async fn session(&self) -> Result<Arc<Session>, Failure> {
         if let Some(session) = self.pick(|grant| grant.renew_at) {
+            // The one in the grant is no holder; the others are uploads, this one among them.
+            if Arc::strong_count(&session) > HOLDERS_MAX + 1 {
+                self.grow().await;
+            }
             return Ok(session);
         }
         let granted = self.granting.lock().await;
@@ -103,23 +107,51 @@ impl SessionPool {
         });
     }
 
+    /// The one with the fewest holders.
     fn pick(&self, until: impl Fn(&Grant) -> Duration) -> Option<Arc<Session>> {
         let grant = self.grant.load();
-        if grant.sessions.is_empty() || self.clock.monotonic() >= until(&grant) {
+        if self.clock.monotonic() >= until(&grant) {
             return None;
         }
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        grant.sessions.get(turn % grant.sessions.len()).cloned()
+        grant.sessions.iter().min_by_key(|session| Arc::strong_count(session)).cloned()
     }
 
     async fn renew(&self) -> Result<(), Failure> {
-        let ids: Vec<_> =
-            (0..SESSIONS_PER_CLIENT).map(|_| SessionId::from_random(self.random.u128())).collect();
+        let opened = self.open().await?;
+        self.grant.store(Arc::new(opened));
+        Ok(())
+    }
+
+    /// One session more for those who come next, unless there are enough, or one is being opened already.
+    async fn grow(&self) {
+        let Ok(granting) = self.granting.try_lock() else { return };
+        let before = self.grant.load_full();
+        if before.sessions.is_empty() || before.sessions.len() >= SESSIONS_PER_CLIENT {
+            return;
+        }
+        match self.open().await {
+            Ok(opened) => {
+                let sessions = before.sessions.iter().chain(&opened.sessions).cloned().collect();
+                // They are replaced together, so with the oldest.
+                let grown = Grant {
+                    sessions,
+                    renew_at: before.renew_at.min(opened.renew_at),
+                    expires_at: before.expires_at.min(opened.expires_at),
+                };
+                // Not if they were retired meanwhile: the next who comes opens anew.
+                self.grant.compare_and_swap(&before, Arc::new(grown));
+            }
+            Err(failure) => tracing::debug!(code = %failure.code, "no further ingest session"),
+        }
+        drop(granting);
+    }
+
+    async fn open(&self) -> Result<Grant, Failure> {
+        let id = SessionId::from_random(self.random.u128());
         // Taken before the call: the life that is counted from here ends before the real one.
         let now = self.clock.monotonic();
-        let ttl = Duration::from_millis(open_sessions(&self.filer, &ids).await?);
-        let sessions = ids.into_iter().map(|id| Arc::new(Session::new(id))).collect();
-        self.grant.store(Arc::new(Grant { sessions, renew_at: now + ttl / 2, expires_at: now + ttl }));
-        Ok(())
+        let ttl = Duration::from_millis(open_sessions(&self.filer, &[id]).await?);
+        let sessions = vec![Arc::new(Session::new(id))];
+        Ok(Grant { sessions, renew_at: now + ttl / 2, expires_at: now + ttl })
     }
 }

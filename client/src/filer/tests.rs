@@ -4,6 +4,7 @@ use hay_common::clock::ManualClock;
 use hay_common::ids::EntryId;
 use hay_common::limits::SESSIONS_PER_CLIENT;
 use hay_common::random::SeededRandom;
+use hay_proto::convert::WireId;
 
 use super::*;
 use crate::testing::{FakeFiler, Fate};
@@ -46,11 +47,35 @@ async fn one_grant_serves_all_who_wait_and_every_command_has_a_name_of_its_own()
     let sessions = futures::future::join_all((0..64).map(|_| client.session())).await;
     let mut tickets: Vec<_> = sessions.into_iter().map(|session| session.unwrap().ticket()).collect();
     assert_eq!(filer.grants.load(Ordering::SeqCst), 1);
-    assert_eq!(filer.sessions.lock().len(), SESSIONS_PER_CLIENT);
+    assert_eq!(filer.sessions.lock().len(), 1, "it stays open for a day: no more than are used");
     tickets.sort_by_key(|ticket| (ticket.session, ticket.sequence));
     tickets.dedup();
     assert_eq!(tickets.len(), 64);
     assert!(tickets.iter().all(|ticket| ticket.sequence >= 1));
+}
+
+#[tokio::test]
+async fn further_sessions_come_with_those_who_hold_them() {
+    let (filer, _, client) = world();
+    let mut held = Vec::new();
+    for _ in 0..512 {
+        held.push(client.session().await.unwrap());
+    }
+    assert_eq!(filer.sessions.lock().len(), 1);
+    *filer.failure.lock() = Some(ErrorCode::Overloaded);
+    held.push(client.session().await.unwrap());
+    assert_eq!(filer.sessions.lock().len(), 1, "the one that is there goes on being shared");
+    *filer.failure.lock() = None;
+    for _ in 0..4096 {
+        held.push(client.session().await.unwrap());
+    }
+    assert_eq!(filer.sessions.lock().len(), SESSIONS_PER_CLIENT);
+    let mut tickets: Vec<_> = held.drain(..).map(|session| session.ticket()).collect();
+    tickets.sort_by_key(|ticket| (ticket.session, ticket.sequence));
+    tickets.dedup();
+    assert_eq!(tickets.len(), 513 + 4096);
+    client.session().await.unwrap();
+    assert_eq!(filer.sessions.lock().len(), SESSIONS_PER_CLIENT);
 }
 
 #[tokio::test]
@@ -93,7 +118,7 @@ async fn a_damaged_copy_is_reported_once_by_name() {
     let (filer, _, client) = world();
     fates(&filer, &[Fate::AnswerLost]);
     client.report_damaged(TOKEN, ContentHash([3; 32]), CopyId::from_random(9)).await.unwrap();
-    let named = [&[3; 32][..], &9u128.to_be_bytes()].concat();
+    let named = [&[3; 32][..], &CopyId::from_random(9).to_wire()].concat();
     assert_eq!(*filer.applied.lock(), [named]);
 }
 

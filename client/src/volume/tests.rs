@@ -100,6 +100,27 @@ async fn a_large_needle_goes_in_parts_of_a_mebibyte() {
     assert_eq!(too_large.code, ErrorCode::TooLarge);
 }
 
+/// Around every size at which the way changes, here or at the server: what was stored can be read.
+#[tokio::test]
+async fn what_was_stored_is_read_whatever_its_size() {
+    const KIB: usize = 1 << 10;
+    const MIB: usize = 1 << 20;
+    let world = world(1);
+    let sizes = [MIB - 1, MIB, MIB + 1, 4 * MIB - 64 * KIB, 4 * MIB - 64 * KIB + 1, 4 * MIB - 1, 4 * MIB];
+    for bytes in sizes.into_iter().chain([4 * MIB + 1, CHUNK_BYTES_MAX]) {
+        world.servers[0].needles.lock().clear();
+        let data = content(bytes);
+        world.append(&data).await.unwrap();
+        let read = match world.client.read(&world.addresses, range(0, bytes as u32)).await.unwrap() {
+            Data::Whole(whole) => whole,
+            Data::Parts(parts) => parts.try_collect::<Vec<_>>().await.unwrap().concat().into(),
+        };
+        assert!(read == data, "{bytes} bytes");
+    }
+    let refused = world.whole(0, MIB as u32 + 1).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::InvalidArgument);
+}
+
 #[tokio::test]
 async fn another_replica_answers_for_one_that_fails() {
     let world = world(3);
