@@ -5,7 +5,7 @@ DIR ?= ./data
 ONCE ?=
 CARGO = cargo --locked
 
-.PHONY: help run test soak build setup lint fmt deny
+.PHONY: help run test soak build setup setup-tests lint fmt deny
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -13,10 +13,10 @@ help: ## This list
 run: build ## Build, start a server on ./data, store and read back a real folder, keep serving
 	@HTTP='$(HTTP)' DIR='$(DIR)' ONCE='$(ONCE)' sh scripts/run.sh
 
-test: build lint ## Everything that CI checks
+test: setup-tests build lint ## Everything that CI checks
 	$(CARGO) test --release --workspace
 
-soak: build ## The same tests with their whole number of rounds, and the timing statistics
+soak: setup-tests build ## The same tests with their whole number of rounds, and the timing statistics
 	HAY_SOAK=1 $(CARGO) test --release -p hay-tests -- --nocapture
 
 build: setup ## target/release/hay
@@ -25,6 +25,9 @@ build: setup ## target/release/hay
 
 setup: ## System packages and RocksDB's static library
 	@sh scripts/setup.sh
+
+setup-tests:
+	@sh scripts/setup.sh tests
 
 lint: setup ## rustfmt and clippy, where the toolchain has them
 	@if cargo fmt --version >/dev/null 2>&1; then cargo fmt --all --check; else echo "rustfmt is not there: not checked"; fi
