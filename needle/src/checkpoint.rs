@@ -45,24 +45,29 @@ pub enum CheckpointError {
 }
 
 impl Checkpoint {
-    /// With all entries of `index`.
+    /// As it stands on disk, with the needles of `index`.
     pub fn encode(&self, index: &Index) -> Vec<u8> {
-        let mut out = Vec::with_capacity(HEAD_BYTES + index.len() * ENTRY_BYTES + 4);
+        let mut encoder = self.encoder(index.len());
+        encoder.add(index.iter());
+        encoder.finish()
+    }
+
+    /// Takes the needles little by little; about `entries` are expected.
+    pub fn encoder(&self, entries: usize) -> Encoder {
+        let mut out = Vec::with_capacity(HEAD_BYTES + entries * ENTRY_BYTES + 4);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&[0; 2]);
         out.extend_from_slice(&self.volume.0.to_le_bytes());
         out.extend_from_slice(self.incarnation.as_bytes());
         out.extend_from_slice(&self.covered.to_le_bytes());
-        out.extend_from_slice(&(index.len() as u64).to_le_bytes());
-        for (key, cookie, slot) in index.iter() {
-            out.extend_from_slice(&key.0.to_be_bytes());
-            out.extend_from_slice(&cookie.0.to_le_bytes());
-            out.extend_from_slice(&((slot.offset / ALIGN_BYTES as u64) as u32).to_le_bytes());
-            out.extend_from_slice(&slot.length.to_le_bytes());
-        }
-        push_crc(&mut out);
-        out
+        out.extend_from_slice(&[0; 8]);
+        Encoder { out, covered: self.covered, count: 0 }
+    }
+
+    /// Bytes of a checkpoint of so many needles.
+    pub fn len_of(entries: usize) -> u64 {
+        (HEAD_BYTES + entries * ENTRY_BYTES + 4) as u64
     }
 
     /// Reads a checkpoint that must be of `volume` and `incarnation`.
@@ -120,5 +125,35 @@ impl Checkpoint {
             }
         }
         Some(index)
+    }
+}
+
+/// A checkpoint being put together.
+#[derive(Debug)]
+pub struct Encoder {
+    out: Vec<u8>,
+    covered: u64,
+    count: u64,
+}
+
+impl Encoder {
+    /// Takes needles in. Those beyond what the checkpoint covers are left out: they were appended since it began.
+    pub fn add(&mut self, needles: impl Iterator<Item = (NeedleKey, Cookie, Slot)>) {
+        for (key, cookie, slot) in needles.filter(|(_, _, slot)| slot.offset < self.covered) {
+            self.out.extend_from_slice(&key.0.to_be_bytes());
+            self.out.extend_from_slice(&cookie.0.to_le_bytes());
+            self.out.extend_from_slice(&((slot.offset / ALIGN_BYTES as u64) as u32).to_le_bytes());
+            self.out.extend_from_slice(&slot.length.to_le_bytes());
+            self.count += 1;
+        }
+    }
+
+    /// As it stands on disk.
+    pub fn finish(mut self) -> Vec<u8> {
+        if let Some(count) = self.out.get_mut(HEAD_BYTES - 8..HEAD_BYTES) {
+            count.copy_from_slice(&self.count.to_le_bytes());
+        }
+        push_crc(&mut self.out);
+        self.out
     }
 }

@@ -1,6 +1,7 @@
 //! Where the needles of one volume are, in memory.
 //!
-//! A plain hash table of 28 bytes a needle and the table's slack. The compact form takes its place behind the same
+//! Plain hash tables of 28 bytes a needle and the tables' slack; many small ones, so that growing one, or copying one for a
+//! checkpoint, holds nobody up for long. The compact form takes its place behind the same
 //! functions; whoever uses it compares key and cookie in the record that the read returns, so tags will do there.
 
 use hashbrown::HashMap;
@@ -21,9 +22,24 @@ pub struct Slot {
 type Name = [u32; 5];
 
 /// The needles of one volume by (key, cookie).
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 pub struct Index {
-    slots: HashMap<Name, [u32; 2]>,
+    shards: Vec<HashMap<Name, [u32; 2]>>,
+    len: usize,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self { shards: vec![HashMap::new(); Self::SHARDS], len: 0 }
+    }
+}
+
+const SHARD_BITS: u32 = 8;
+
+/// Another mix than the tables' own hash: keys need not be random.
+fn shard_of(name: &Name) -> usize {
+    let mixed = name.iter().fold(0u32, |mixed, word| (mixed.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b1));
+    (mixed >> (u32::BITS - SHARD_BITS)) as usize
 }
 
 fn name(key: NeedleKey, cookie: Cookie) -> Name {
@@ -32,6 +48,9 @@ fn name(key: NeedleKey, cookie: Cookie) -> Name {
 }
 
 impl Index {
+    /// How many tables there are.
+    pub const SHARDS: usize = 1 << SHARD_BITS;
+
     /// An empty one.
     pub fn new() -> Self {
         Self::default()
@@ -43,27 +62,40 @@ impl Index {
         if !slot.offset.is_multiple_of(ALIGN_BYTES as u64) {
             return false;
         }
-        self.slots.try_insert(name(key, cookie), [unit, slot.length]).is_ok()
+        let name = name(key, cookie);
+        let Some(shard) = self.shards.get_mut(shard_of(&name)) else { return false };
+        let is_new = shard.try_insert(name, [unit, slot.length]).is_ok();
+        self.len += usize::from(is_new);
+        is_new
     }
 
     /// Where a needle is.
     pub fn get(&self, key: NeedleKey, cookie: Cookie) -> Option<Slot> {
-        self.slots.get(&name(key, cookie)).map(|[unit, length]| slot(*unit, *length))
+        let name = name(key, cookie);
+        self.shards.get(shard_of(&name))?.get(&name).map(|[unit, length]| slot(*unit, *length))
     }
 
     /// Whether it is there.
     pub fn contains(&self, key: NeedleKey, cookie: Cookie) -> bool {
-        self.slots.contains_key(&name(key, cookie))
+        self.get(key, cookie).is_some()
     }
 
     /// Takes a needle out.
     pub fn remove(&mut self, key: NeedleKey, cookie: Cookie) -> Option<Slot> {
-        self.slots.remove(&name(key, cookie)).map(|[unit, length]| slot(unit, length))
+        let name = name(key, cookie);
+        let removed = self.shards.get_mut(shard_of(&name))?.remove(&name);
+        self.len -= usize::from(removed.is_some());
+        removed.map(|[unit, length]| slot(unit, length))
     }
 
     /// All needles, in no order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (NeedleKey, Cookie, Slot)> + '_ {
-        self.slots.iter().map(|([a, b, c, d, cookie], [unit, length])| {
+    pub fn iter(&self) -> impl Iterator<Item = (NeedleKey, Cookie, Slot)> + '_ {
+        (0..Self::SHARDS).flat_map(|n| self.shard(n))
+    }
+
+    /// The needles of one table, in no order; none beyond the last table.
+    pub fn shard(&self, n: usize) -> impl Iterator<Item = (NeedleKey, Cookie, Slot)> + '_ {
+        self.shards.get(n).into_iter().flatten().map(|([a, b, c, d, cookie], [unit, length])| {
             let key = u128::from(*a) << 96 | u128::from(*b) << 64 | u128::from(*c) << 32 | u128::from(*d);
             (NeedleKey(key), Cookie(*cookie), slot(*unit, *length))
         })
@@ -71,17 +103,19 @@ impl Index {
 
     /// How many needles.
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.len
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.len == 0
     }
 
     /// Makes room for `more` needles at once.
     pub fn reserve(&mut self, more: usize) {
-        self.slots.reserve(more);
+        // Names fall evenly into the tables, but for a little.
+        let each = more.div_ceil(Self::SHARDS);
+        self.shards.iter_mut().for_each(|shard| shard.reserve(each));
     }
 }
 

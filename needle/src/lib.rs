@@ -12,7 +12,7 @@ mod seeds;
 mod state;
 mod superblock;
 
-pub use checkpoint::{Checkpoint, CheckpointError};
+pub use checkpoint::{Checkpoint, CheckpointError, Encoder};
 pub use index::{Index, Slot};
 pub use record::{
     Batch, CODEC_MAX, DATA_OVERHEAD_BYTES, HEADER_BYTES, Header, HeaderError, NeedleError, NeedleHeader,

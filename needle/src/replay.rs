@@ -23,6 +23,8 @@ pub struct Damage {
     pub range: Range<u64>,
     /// What is wrong, for people.
     pub reason: String,
+    /// Whose records stood there can't be told.
+    pub nameless: bool,
 }
 
 /// What a replay found.
@@ -36,6 +38,8 @@ pub struct Outcome {
     pub corrupt: Vec<Damage>,
     /// How many there are.
     pub corrupt_count: u64,
+    /// Some of them held records of needles that can't be named: one that is not in the index may be one of those.
+    pub lost: bool,
     /// Where a torn write begins: to be set aside, then cut. Equal to `end`.
     pub torn: Option<u64>,
     /// Needles and tombstones that were taken in.
@@ -65,6 +69,7 @@ pub struct Replay {
     mode: Mode,
     corrupt: Vec<Damage>,
     corrupt_count: u64,
+    lost: bool,
     unjudged: Vec<Damage>,
     waiting: Vec<(u64, Header)>,
     records: u64,
@@ -82,6 +87,7 @@ impl Replay {
             mode: if from < file_len { Mode::Records } else { Mode::Over { clean_from: None } },
             corrupt: Vec::new(),
             corrupt_count: 0,
+            lost: false,
             unjudged: Vec::new(),
             waiting: Vec::new(),
             records: 0,
@@ -126,7 +132,8 @@ impl Replay {
         match step(self.seeds, self.at, rest) {
             Step::Record { header, len, intact } => {
                 if !intact {
-                    self.damaged(self.at..self.at + len as u64, "the data's checksum does not match");
+                    let range = self.at..self.at + len as u64;
+                    self.damaged(range, "the data's checksum does not match", false);
                 }
                 self.take(header, index);
                 Some(len)
@@ -146,7 +153,7 @@ impl Replay {
 
     /// No record here: look for one from the next aligned place on.
     fn lose(&mut self, rest: &[u8], reason: &str) -> usize {
-        self.damaged(self.at..self.file_len, reason);
+        self.damaged(self.at..self.file_len, reason, true);
         self.mode = Mode::Lost;
         ALIGN_BYTES.min(rest.len())
     }
@@ -156,7 +163,7 @@ impl Replay {
             return rest.len();
         }
         let zeros = rest.iter().position(|b| *b != 0).unwrap_or(rest.len());
-        self.damaged(from..self.file_len, "zeros stand where a record was");
+        self.damaged(from..self.file_len, "zeros stand where a record was", true);
         self.mode = Mode::Lost;
         // Aligned: `at` is, and so is every advance in this mode.
         zeros - zeros % ALIGN_BYTES
@@ -182,8 +189,8 @@ impl Replay {
         }
     }
 
-    fn damaged(&mut self, range: Range<u64>, reason: &str) {
-        let damage = Damage { range, reason: reason.to_owned() };
+    fn damaged(&mut self, range: Range<u64>, reason: &str, nameless: bool) {
+        let damage = Damage { range, reason: reason.to_owned(), nameless };
         if damage.range.start < self.synced {
             self.convict(damage);
         } else {
@@ -193,6 +200,7 @@ impl Replay {
 
     fn convict(&mut self, damage: Damage) {
         self.corrupt_count += 1;
+        self.lost |= damage.nameless;
         if self.corrupt.len() < NAMED_MAX {
             self.corrupt.push(damage);
         }
@@ -251,6 +259,7 @@ impl Replay {
             self.convict(Damage {
                 range: stands..self.synced,
                 reason: "the file ends below what was synced".to_owned(),
+                nameless: true,
             });
         }
         Outcome {
@@ -258,6 +267,7 @@ impl Replay {
             synced: self.synced,
             corrupt: self.corrupt,
             corrupt_count: self.corrupt_count,
+            lost: self.lost,
             torn,
             records: self.records,
         }

@@ -14,7 +14,7 @@ const REASON_BYTES_MAX: usize = 1024;
 /// ```text
 /// 0       8         10    11    12       16            32      40       48
 /// | magic | version | set | zero | volume | incarnation | epoch | sealed | reason (UTF-8) ... | CRC32C |
-/// set: bit 0 sealed, bit 1 there is a reason; sealed: 0, or the synced length it was sealed at
+/// set: bit 0 sealed, bit 1 there is a reason, bit 2 incomplete; sealed: 0, or the synced length it was sealed at
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
@@ -28,6 +28,9 @@ pub struct State {
     pub sealed: Option<u64>,
     /// Why it is read-only on this server until it is rebuilt, where it is.
     pub read_only: Option<String>,
+    /// Records of it can't be read, or were cut off as a torn write: a needle that it does not know may have been one of
+    /// them, and must not be called absent. Never taken back.
+    pub incomplete: bool,
 }
 
 /// Why a state file can't be used.
@@ -52,7 +55,11 @@ impl State {
         let mut out = Vec::with_capacity(64 + cut);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
-        out.push(u8::from(self.sealed.is_some()) | u8::from(self.read_only.is_some()) << 1);
+        out.push(
+            u8::from(self.sealed.is_some())
+                | u8::from(self.read_only.is_some()) << 1
+                | u8::from(self.incomplete) << 2,
+        );
         out.push(0);
         out.extend_from_slice(&self.volume.0.to_le_bytes());
         out.extend_from_slice(self.incarnation.as_bytes());
@@ -88,7 +95,7 @@ impl State {
         let length = fields.u64()?;
         let reason = std::str::from_utf8(fields.0).ok()?;
         let (is_sealed, has_reason) = (set & 1 != 0, set & 2 != 0);
-        let fits = set < 4
+        let fits = set < 8
             && zero == 0
             && (is_sealed || length == 0)
             && (has_reason || reason.is_empty())
@@ -100,6 +107,7 @@ impl State {
                 epoch,
                 sealed: is_sealed.then_some(length),
                 read_only: has_reason.then(|| reason.to_owned()),
+                incomplete: set & 4 != 0,
             })
         })
     }

@@ -103,6 +103,7 @@ fn state() -> State {
         epoch: Epoch(9),
         sealed: Some(4176),
         read_only: Some("fsync: Eingabefehler ä".to_owned()),
+        incomplete: false,
     }
 }
 
@@ -115,10 +116,44 @@ fn a_state_file_has_its_golden_bytes() {
         )
     );
     assert_eq!(State::decode(&state().encode()), Ok(state()));
+    let incomplete = State { incomplete: true, ..state() };
+    assert_eq!((incomplete.encode()[10], state().encode()[10]), (7, 3));
+    assert_eq!(State::decode(&incomplete.encode()), Ok(incomplete));
     let plain = State { sealed: None, read_only: None, ..state() };
     assert_eq!(State::decode(&plain.encode()), Ok(plain));
     let long = State { read_only: Some("ä".repeat(2000)), ..state() };
     assert_eq!(State::decode(&long.encode()).unwrap().read_only.unwrap().len(), 1024);
+}
+
+#[test]
+fn a_checkpoint_taken_shard_by_shard_holds_what_was_there_when_it_began() {
+    let head = checkpoint().0;
+    for key in [|n: u64| u128::from(n), |n: u64| u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060)]
+    {
+        let mut index = Index::new();
+        let at = |n: u64| Slot { offset: 4096 + 64 * n, length: 20 };
+        let count = 50_000;
+        for n in 0..count {
+            assert!(index.insert(NeedleKey(key(n)), COOKIE, at(n)));
+        }
+        let whole = Checkpoint { covered: 4096 + 64 * count, ..head };
+        let mut encoder = whole.encoder(index.len());
+        for shard in 0..Index::SHARDS {
+            assert!(
+                index.shard(shard).count() < 4 * count as usize / Index::SHARDS,
+                "a lock would be held long"
+            );
+            encoder.add(index.shard(shard));
+            // Appends go on in between.
+            let n = count + shard as u64;
+            assert!(index.insert(NeedleKey(key(n)), COOKIE, at(n)));
+        }
+        let bytes = encoder.finish();
+        assert_eq!(bytes.len() as u64, Checkpoint::len_of(count as usize));
+        let (back, entries) = Checkpoint::decode(&bytes, head.volume, head.incarnation).unwrap();
+        assert_eq!((back, entries.len() as u64), (whole, count));
+        assert!((0..count).all(|n| entries.get(NeedleKey(key(n)), COOKIE) == Some(at(n))));
+    }
 }
 
 #[test]

@@ -123,12 +123,14 @@ fn damage_below_the_synced_length_is_kept_and_skipped() {
         let (outcome, index) = replay(&bytes, start(), start());
         assert_eq!((outcome.torn, outcome.corrupt_count, index.len()), (None, 1, 3), "needle {n}");
         assert_eq!(outcome.corrupt[0].range, *offset..offset + len);
+        assert!(outcome.lost, "nobody knows whose it was");
         // The data: it stays in the index, so that a read says "corrupt" and not "absent".
         let mut bytes = whole.bytes.clone();
         bytes[*offset as usize + 40] ^= 4;
         let (outcome, index) = replay(&bytes, start(), start());
         assert_eq!((outcome.torn, outcome.corrupt_count, index.len()), (None, 1, 4), "needle {n}");
         assert!(index.contains(*key, Cookie(5)));
+        assert!(!outcome.lost, "its name is known");
     }
 }
 
@@ -146,7 +148,7 @@ fn a_known_synced_length_makes_the_last_batch_corruption_too() {
     zeroed[whole.batches[1] as usize..].fill(0);
     for bytes in [&zeroed[..], &whole.bytes[..whole.batches[1] as usize]] {
         let (outcome, _) = replay(bytes, start(), end);
-        assert_eq!((outcome.torn, outcome.corrupt_count), (None, 1));
+        assert_eq!((outcome.torn, outcome.corrupt_count, outcome.lost), (None, 1, true));
     }
     assert_eq!(
         replay(&whole.bytes[..4096], end, end).0.corrupt_count,

@@ -25,7 +25,7 @@ pub(crate) fn read(error: ReadError) -> Failure {
     let code = match &error {
         ReadError::NoVolume(_) => ErrorCode::VolumeNotFound,
         ReadError::Absent(_) => ErrorCode::NotFound,
-        ReadError::Corrupt { .. } | ReadError::Broken { .. } => ErrorCode::Corrupt,
+        ReadError::Corrupt { .. } | ReadError::Lost(_) | ReadError::Broken { .. } => ErrorCode::Corrupt,
         // Another replica may have it; the same one may after a restart.
         ReadError::Io { .. } | ReadError::Closing => ErrorCode::Unavailable,
     };

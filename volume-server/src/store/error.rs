@@ -72,6 +72,11 @@ pub enum ReadError {
     /// The volume holds no such needle.
     #[error("volume {0} holds no such needle")]
     Absent(VolumeId),
+    /// The volume knows of no such needle, and has lost records whose names it can't tell.
+    #[error(
+        "volume {0} holds no such needle that can be read; some of its records can't be: it may be one of them"
+    )]
+    Lost(VolumeId),
     /// The bytes are not what was written.
     #[error("the needle at offset {offset} of volume {volume} is damaged: {reason}")]
     Corrupt {

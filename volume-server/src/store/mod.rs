@@ -116,7 +116,8 @@ impl Store {
         let disk = self.shared.disk.as_ref();
         let incarnation = Incarnation::from_random(self.random.u128());
         let block = Superblock { cluster: self.shared.config.cluster, volume: id, incarnation, epoch, class };
-        // Data, state, inventory: an opening in between finds an empty volume, or none that it misses.
+        // Data, state, inventory: an opening in between finds an empty volume, or none that it misses. What an earlier
+        // try left is written over: nothing was ever appended to it, since it was not opened.
         atomic_publish(disk, &paths.data, &block.encode()).at(&paths.data)?;
         atomic_publish(disk, &paths.state, &recover::first_state(&block).encode()).at(&paths.state)?;
         let mut inventory = layout::inventory(disk, &self.shared.config.dir)?;
@@ -222,7 +223,7 @@ impl Store {
     /// Bytes of a needle's data, without looking at the disk.
     ///
     /// # Errors
-    /// `NoVolume`, `Broken`, `Absent`.
+    /// `NoVolume`, `Broken`, `Absent`, `Lost`.
     pub fn length(&self, id: VolumeId, key: NeedleKey, cookie: Cookie) -> Result<u32, ReadError> {
         self.readable(id)?.locate(key, cookie).map(|slot| slot.length)
     }

@@ -92,7 +92,11 @@ impl Volume {
     }
 
     pub(crate) fn locate(&self, key: NeedleKey, cookie: Cookie) -> Result<Slot, ReadError> {
-        self.content.read().index.get(key, cookie).ok_or(ReadError::Absent(self.id))
+        let found = self.content.read().index.get(key, cookie);
+        found.ok_or_else(|| match self.state.load().incomplete {
+            true => ReadError::Lost(self.id),
+            false => ReadError::Absent(self.id),
+        })
     }
 
     async fn counted<T>(

@@ -1,14 +1,15 @@
 //! Opening a volume: superblock, state, checkpoint, replay of the tail, and what to do about a torn end.
 //!
-//! Order after a torn write: set the tail aside in a file of its own, sync that, then cut, sync, and only then append. A
-//! crash in between finds the tail still there, or cut and kept.
+//! Order after a torn write: persist that needles may be lost, set the tail aside in a file of its own, sync that, then cut,
+//! write and sync what may be in memory only, and only then append. A crash in between finds the tail still there, or cut and
+//! kept.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use hay_common::disk::{DiskFile, OpenMode, atomic_publish, read_exact_at};
+use hay_common::disk::{DiskFile, OpenMode, atomic_publish, is_full, read_exact_at};
 use hay_common::ids::VolumeId;
 use hay_common::limits::VOLUME_BYTES_MAX;
 use hay_common::model::SizeClass;
@@ -48,9 +49,18 @@ pub(crate) enum Opened {
 /// Opens a volume.
 ///
 /// # Errors
-/// What concerns the whole directory (another cluster, another version) and I/O. What is wrong with one volume alone
-/// makes it [`Opened::Broken`].
+/// What concerns the whole directory: another cluster, another version. What is wrong with one volume alone makes it
+/// [`Opened::Broken`], until the next start.
 pub(crate) fn open(shared: &Arc<Shared>, id: VolumeId) -> Result<Opened, StoreError> {
+    match try_open(shared, id) {
+        Err(StoreError::Io { path, source }) => {
+            Ok(broken(id, format!("{} could not be read or written: {source}", path.display())))
+        }
+        opened => opened,
+    }
+}
+
+fn try_open(shared: &Arc<Shared>, id: VolumeId) -> Result<Opened, StoreError> {
     let paths = VolumePaths::new(&shared.config.dir, id);
     let data = shared.disk.open(&paths.data, OpenMode::ReadWrite).at(&paths.data)?;
     let upkeep = shared.disk.open(&paths.data, OpenMode::ReadWrite).at(&paths.data)?;
@@ -65,8 +75,20 @@ pub(crate) fn open(shared: &Arc<Shared>, id: VolumeId) -> Result<Opened, StoreEr
     let found = replay(shared, &paths, &block, &state, data.as_ref())?;
     let volume = assemble(shared, paths, &block, state, data, upkeep, &found.outcome, found.index);
     volume.checkpoint_at.store(found.covered, Ordering::Relaxed);
-    settle(&volume, &found.outcome, found.covered)?;
+    match settle(&volume, &found.outcome, found.covered) {
+        Ok(()) => {}
+        // Nothing is wrong with the volume: the next start may find room.
+        Err(error @ StoreError::Io { .. }) if is_full_disk(&error) => return Err(error),
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(|c| format!(": {c}")).unwrap_or_default();
+            volume.fail(&format!("what its last write left could not be settled: {error}{cause}"));
+        }
+    }
     Ok(Opened::Volume(volume))
+}
+
+fn is_full_disk(error: &StoreError) -> bool {
+    matches!(error, StoreError::Io { source, .. } if is_full(source))
 }
 
 fn broken(id: VolumeId, reason: String) -> Opened {
@@ -111,8 +133,9 @@ fn state(
     block: &Superblock,
     data: &dyn DiskFile,
 ) -> Result<Result<State, String>, StoreError> {
+    let is_empty = data.len().at(&paths.data)? <= SUPERBLOCK_BYTES as u64;
     let Some(bytes) = read_file(shared.disk.as_ref(), &paths.state, STATE_BYTES_MAX).at(&paths.state)? else {
-        if data.len().at(&paths.data)? > SUPERBLOCK_BYTES as u64 {
+        if !is_empty {
             return Ok(Err("its state file is missing".to_owned()));
         }
         let state = first_state(block);
@@ -121,6 +144,12 @@ fn state(
     };
     Ok(match State::decode(&bytes) {
         Ok(state) if state.volume == block.volume && state.incarnation == block.incarnation => Ok(state),
+        // A creation was repeated, and cut short between its two files: nothing was ever appended.
+        Ok(earlier) if earlier.volume == block.volume && is_empty => {
+            let state = State { epoch: earlier.epoch.max(block.epoch), ..first_state(block) };
+            atomic_publish(shared.disk.as_ref(), &paths.state, &state.encode()).at(&paths.state)?;
+            Ok(state)
+        }
         Ok(_) => Err("its state file belongs to another writing of the volume".to_owned()),
         Err(error) => Err(format!("its state file can't be used: {error}")),
     })
@@ -134,6 +163,7 @@ pub(crate) fn first_state(block: &Superblock) -> State {
         epoch: block.epoch,
         sealed: None,
         read_only: None,
+        incomplete: false,
     }
 }
 
@@ -151,7 +181,7 @@ fn replay(
     state: &State,
     data: &dyn DiskFile,
 ) -> Result<Found, StoreError> {
-    let (covered, mut index) = checkpoint(shared, paths, block)?;
+    let (covered, mut index) = checkpoint(shared, paths, block);
     let len = data.len().at(&paths.data)?;
     let mut replay = Replay::new(block.seeds(), covered, len, covered.max(state.sealed.unwrap_or(0)));
     let mut window = Vec::new();
@@ -165,17 +195,24 @@ fn replay(
 }
 
 /// The newest checkpoint, if it is of this file. Any other is as good as none: the data stand for themselves.
-fn checkpoint(shared: &Shared, paths: &VolumePaths, block: &Superblock) -> Result<(u64, Index), StoreError> {
+fn checkpoint(shared: &Shared, paths: &VolumePaths, block: &Superblock) -> (u64, Index) {
     let none = (SUPERBLOCK_BYTES as u64, Index::new());
-    let path = &paths.checkpoint;
-    let Some(bytes) = read_file(shared.disk.as_ref(), path, CHECKPOINT_BYTES_MAX).at(path)? else {
-        return Ok(none);
+    let useless = |error: &dyn std::fmt::Display| {
+        tracing::warn!(volume = %block.volume, %error, "its checkpoint can't be used; the whole file is replayed");
+    };
+    let bytes = match read_file(shared.disk.as_ref(), &paths.checkpoint, CHECKPOINT_BYTES_MAX) {
+        Ok(None) => return none,
+        Ok(Some(bytes)) => bytes,
+        Err(error) => {
+            useless(&error);
+            return none;
+        }
     };
     match Checkpoint::decode(&bytes, block.volume, block.incarnation) {
-        Ok((head, index)) => Ok((head.covered, index)),
+        Ok((head, index)) => (head.covered, index),
         Err(error) => {
-            tracing::warn!(volume = %block.volume, %error, "its checkpoint can't be used; the whole file is replayed");
-            Ok(none)
+            useless(&error);
+            none
         }
     }
 }
@@ -218,6 +255,11 @@ fn assemble(
 
 /// Acts on what the replay found: damage makes it read-only and untouched, a torn tail is set aside and cut.
 fn settle(volume: &Volume, outcome: &Outcome, covered: u64) -> Result<(), StoreError> {
+    // Before anything that makes the loss harder to see.
+    let marked = match outcome.lost || outcome.torn.is_some() {
+        true => volume.mark_incomplete().at(&volume.paths.state),
+        false => Ok(()),
+    };
     if outcome.corrupt_count > 0 {
         let (at, why) = outcome.corrupt.first().map_or((0, ""), |d| (d.range.start, d.reason.as_str()));
         volume.shared.meters.corrupt.increment(outcome.corrupt_count);
@@ -228,27 +270,34 @@ fn settle(volume: &Volume, outcome: &Outcome, covered: u64) -> Result<(), StoreE
     }
     let state = volume.state.load();
     if state.read_only.is_some() {
-        // Nothing is cut or written where it is not known what is whole.
+        // Nothing is cut or written where it is not known what is whole. Each opening finds the damage again.
         return Ok(());
     }
+    marked?;
+    let path = &volume.paths.data;
     if let Some(torn) = outcome.torn {
         set_aside(volume, torn)?;
-        volume.data.set_len(torn).at(&volume.paths.data)?;
-        volume.data.sync_data().at(&volume.paths.data)?;
-    } else {
-        let len = volume.data.len().at(&volume.paths.data)?;
-        if state.sealed.is_some() && len > outcome.end {
-            upkeep::truncate(volume, outcome.end);
-        } else if outcome.end > covered
-            && let Err(error) = volume.data.sync_data()
-        {
-            // What a killed process wrote may be in memory only: on disk before anything relies on it.
-            volume.fail(&format!("a sync failed: {error}"));
-        } else {
-            volume.zero.reach(len);
-        }
+        volume.data.set_len(torn).at(path)?;
+        return harden(volume, outcome.synced.min(torn), torn).at(path);
     }
+    let len = volume.data.len().at(path)?;
+    if state.sealed.is_some() && len > outcome.end {
+        upkeep::truncate(volume, outcome.end);
+        return Ok(());
+    }
+    if outcome.end > covered {
+        harden(volume, outcome.synced, outcome.end).at(path)?;
+    }
+    volume.zero.reach(len);
     Ok(())
+}
+
+/// Puts on disk what a killed process wrote and may not have synced, before anything relies on it. Written anew: after a
+/// sync that failed the kernel holds such bytes for clean, and another sync alone would call them safe.
+fn harden(volume: &Volume, from: u64, to: u64) -> io::Result<()> {
+    let data = volume.data.as_ref();
+    pieces(data, from, to, |at, piece| data.write_all_at(&[IoSlice::new(piece)], at))?;
+    data.sync_data()
 }
 
 /// Copies what follows `from`, the zeros at its end apart, to a file beside the volume, durably.

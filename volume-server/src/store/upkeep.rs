@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hay_common::disk::atomic_publish;
-use hay_common::limits::ZERO_STEP_BYTES;
+use hay_common::limits::{CHECKPOINT_TAIL_FACTOR, ZERO_STEP_BYTES};
 use hay_common::model::Durability;
-use hay_needle::Checkpoint;
+use hay_needle::{Checkpoint, Index};
 
 use super::volume::Volume;
 
@@ -46,8 +46,9 @@ fn zero(volume: &Volume, target: u64) {
 
 /// Starts a checkpoint where the tail has become long.
 pub(crate) fn checkpoint_if_due(volume: &Arc<Volume>) {
-    let tail = volume.content.read().end.saturating_sub(volume.checkpoint_at.load(Ordering::Relaxed));
-    if tail < volume.shared.config.checkpoint_every_bytes
+    let (end, needles) = end_and_needles(volume);
+    let tail = end.saturating_sub(volume.checkpoint_at.load(Ordering::Relaxed));
+    if tail < tail_due(volume.shared.config.checkpoint_every_bytes, needles)
         || volume.checkpoint_due.swap(true, Ordering::AcqRel)
     {
         return;
@@ -63,17 +64,32 @@ pub(crate) fn checkpoint_if_due(volume: &Arc<Volume>) {
     }
 }
 
+/// Bytes of tail from which on a checkpoint is written. It holds all needles, so in a volume full of small ones it is long,
+/// and is written less often; but the tail must stay short enough to be replayed at the next start.
+fn tail_due(every: u64, needles: usize) -> u64 {
+    let wanted = CHECKPOINT_TAIL_FACTOR * Checkpoint::len_of(needles);
+    wanted.clamp(every, every.saturating_mul(CHECKPOINT_TAIL_FACTOR))
+}
+
+fn end_and_needles(volume: &Volume) -> (u64, usize) {
+    let content = volume.content.read();
+    (content.end, content.index.len())
+}
+
 /// Writes a checkpoint. A failure costs time at the next start, nothing else.
 pub(crate) fn checkpoint_now(volume: &Volume) {
     let _one_at_a_time = volume.checkpointing.lock();
-    let (covered, bytes) = {
-        let content = volume.content.read();
-        if content.end == volume.checkpoint_at.load(Ordering::Relaxed) {
-            return;
-        }
-        let head = Checkpoint { volume: volume.id, incarnation: volume.incarnation, covered: content.end };
-        (content.end, head.encode(&content.index))
-    };
+    let (covered, needles) = end_and_needles(volume);
+    if covered == volume.checkpoint_at.load(Ordering::Relaxed) {
+        return;
+    }
+    let head = Checkpoint { volume: volume.id, incarnation: volume.incarnation, covered };
+    let mut encoder = head.encoder(needles);
+    for shard in 0..Index::SHARDS {
+        // A lock for each: behind one for all of them an append would wait, and behind the append every reader.
+        encoder.add(volume.content.read().index.shard(shard));
+    }
+    let bytes = encoder.finish();
     // A checkpoint vouches that all it covers is on disk. In durability sync it is before the index knows it.
     if volume.shared.config.durability == Durability::Async
         && let Err(error) = volume.upkeep.sync_data()
@@ -103,5 +119,20 @@ pub(crate) fn truncate(volume: &Volume, end: u64) {
         Err(error) => {
             tracing::warn!(volume = %volume.id, %error, "the zeros behind a sealed volume stay for now")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tail_due;
+
+    #[test]
+    fn a_volume_of_many_needles_is_checkpointed_less_often_within_bounds() {
+        let every = 256 << 20;
+        assert_eq!(tail_due(every, 0), every);
+        assert_eq!(tail_due(every, 1 << 20), every);
+        let tail = tail_due(every, 8 << 20);
+        assert!(tail >= 4 * 28 * (8 << 20) && tail < 4 * every, "{tail}");
+        assert_eq!(tail_due(every, 1 << 30), 4 * every);
     }
 }

@@ -124,6 +124,17 @@ impl Volume {
         Ok(())
     }
 
+    /// From now on a needle that is not known may be one that was lost. Known at once, whether it can be persisted or not.
+    pub fn mark_incomplete(&self) -> io::Result<()> {
+        let _one_at_a_time = self.state_change.lock();
+        if self.state.load().incomplete {
+            return Ok(());
+        }
+        let next = State { incomplete: true, ..State::clone(&self.state.load()) };
+        self.state.store(Arc::new(next.clone()));
+        atomic_publish(self.shared.disk.as_ref(), &self.paths.state, &next.encode())
+    }
+
     /// After a write or sync has failed: no appends until it is rebuilt. The first reason stands.
     pub fn fail(&self, reason: &str) {
         let _one_at_a_time = self.state_change.lock();

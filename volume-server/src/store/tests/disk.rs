@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
+    Read,
     Write,
     Sync,
     ZeroAhead,
@@ -50,6 +51,13 @@ impl FaultyDisk {
 
     pub fn set_free(&self, free: u64) {
         self.0.lock().free = Some(free);
+    }
+
+    /// All calls on such files, in order, reads apart.
+    pub fn changes(&self, ends_with: &str) -> Vec<Call> {
+        let plan = self.0.lock();
+        let of_file = plan.calls.iter().filter(|(_, p)| p.to_str().unwrap().ends_with(ends_with));
+        of_file.map(|(call, _)| *call).filter(|call| *call != Call::Read).collect()
     }
 
     pub fn count(&self, call: Call, ends_with: &str) -> usize {
@@ -93,6 +101,7 @@ struct FaultyFile {
 
 impl DiskFile for FaultyFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.disk.check(Call::Read, &self.path)?;
         let mut plan = self.disk.0.lock();
         let (largest, all) = plan.reads;
         plan.reads = (largest.max(buf.len()), all + buf.len());

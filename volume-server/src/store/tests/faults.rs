@@ -173,3 +173,133 @@ async fn a_checkpoint_that_fails_costs_nothing_but_time() {
     }
     put(&store, SMALL, 20, 100).await.unwrap();
 }
+
+#[tokio::test]
+async fn what_a_killed_process_wrote_is_written_again_and_synced_before_it_is_relied_on() {
+    for torn in [false, true] {
+        let (dir, _disk, store) = faulty();
+        for key in 0..5 {
+            put(&store, LARGE, key, 3000).await.unwrap();
+        }
+        let end = end_of(&store, LARGE);
+        let copy = crash_copy(dir.path());
+        if torn {
+            std::fs::OpenOptions::new()
+                .write(true)
+                .open(vol(copy.path(), LARGE))
+                .unwrap()
+                .set_len(end - 10)
+                .unwrap();
+        }
+        let disk = FaultyDisk::default();
+        let store = try_open(config(copy.path()), Arc::new(disk.clone())).unwrap();
+        let changes = disk.changes("8.vol");
+        if torn {
+            // Nothing of the last batch is left but its marker.
+            assert_eq!(changes, [Call::SetLen, Call::Write, Call::Sync]);
+        } else {
+            assert_eq!(changes, [Call::Write, Call::Sync]);
+        }
+        for key in 0..4 {
+            holds(&store, LARGE, key, 3000).await;
+        }
+        store.close();
+        drop(store);
+        // After a clean end there is nothing to do.
+        let disk = FaultyDisk::default();
+        let store = try_open(config(copy.path()), Arc::new(disk.clone())).unwrap();
+        assert_eq!(disk.changes("8.vol"), []);
+        drop(store);
+    }
+}
+
+#[tokio::test]
+async fn a_recovery_that_meets_a_failing_disk_stops_that_volume_alone_and_is_not_forgotten() {
+    for torn in [false, true] {
+        for call in [Call::Sync, Call::Write, Call::SetLen] {
+            let (dir, _disk, store) = faulty();
+            put(&store, LARGE, 1, 3000).await.unwrap();
+            put(&store, LARGE, 2, 3000).await.unwrap();
+            put(&store, SMALL, 1, 100).await.unwrap();
+            let end = end_of(&store, LARGE);
+            let copy = crash_copy(dir.path());
+            if torn {
+                let file = std::fs::OpenOptions::new().write(true).open(vol(copy.path(), LARGE)).unwrap();
+                file.set_len(end - 10).unwrap();
+            }
+            let disk = FaultyDisk::default();
+            disk.set(Fault { call, ends_with: "8.vol", kind: ErrorKind::Other, ..EVERY_TIME });
+            let store = try_open(config(copy.path()), Arc::new(disk.clone())).unwrap();
+            holds(&store, SMALL, 1, 100).await;
+            holds(&store, LARGE, 1, 3000).await;
+            let fails = torn || call != Call::SetLen;
+            assert_eq!(read_only(&store, LARGE).is_some(), fails, "{torn} {call:?}");
+            store.close();
+            drop(store);
+            let store = open(copy.path());
+            assert_eq!(read_only(&store, LARGE).is_some(), fails, "{torn} {call:?}: forgotten by a restart");
+            holds(&store, LARGE, 1, 3000).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_stops_no_other_volume() {
+    let (dir, _disk, store) = faulty();
+    for key in 0..5 {
+        put(&store, SMALL, key, 100).await.unwrap();
+        put(&store, LARGE, key, 100).await.unwrap();
+    }
+    store.close();
+    drop(store);
+    for file in ["7.checkpoint", "7.state", "7.vol"] {
+        let disk = FaultyDisk::default();
+        disk.set(Fault { call: Call::Read, ends_with: file, kind: ErrorKind::Other, ..EVERY_TIME });
+        let store = try_open(config(dir.path()), Arc::new(disk.clone())).unwrap();
+        holds(&store, LARGE, 4, 100).await;
+        if file == "7.checkpoint" {
+            holds(&store, SMALL, 4, 100).await;
+            put(&store, LARGE, 100, 10).await.unwrap();
+        } else {
+            let found = store.read(SMALL, NeedleKey(4), Cookie(1)).await;
+            assert!(matches!(found, Err(ReadError::Broken { .. })), "{file}");
+        }
+        store.close();
+        drop(store);
+        // It was the disk, not the volume.
+        let store = open(dir.path());
+        holds(&store, SMALL, 4, 100).await;
+        assert_eq!(read_only(&store, SMALL), None);
+    }
+}
+
+#[tokio::test]
+async fn a_creation_that_is_repeated_and_cut_short_anywhere_can_be_repeated_again() {
+    let (dir, disk, store) = faulty();
+    let new = VolumeId(9);
+    disk.set(Fault {
+        call: Call::Publish,
+        ends_with: "inventory",
+        kind: ErrorKind::Other,
+        once: true,
+        ..EVERY_TIME
+    });
+    assert!(store.create(new, EPOCH, SizeClass::Small).is_err());
+    // The data of the second try, the state of the first.
+    disk.set(Fault {
+        call: Call::Publish,
+        ends_with: "9.state",
+        kind: ErrorKind::Other,
+        once: true,
+        ..EVERY_TIME
+    });
+    assert!(store.create(new, EPOCH, SizeClass::Small).is_err());
+    let copy = crash_copy(dir.path());
+    let restarted = open(copy.path());
+    assert_eq!(restarted.broken().count(), 0);
+    for store in [&store, &restarted] {
+        store.create(new, EPOCH, SizeClass::Small).unwrap();
+        put(store, new, 1, 100).await.unwrap();
+        holds(store, new, 1, 100).await;
+    }
+}
