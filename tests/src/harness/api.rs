@@ -4,7 +4,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Body, Method};
 use serde_json::Value;
 
@@ -108,6 +108,11 @@ impl Api {
                 HeaderName::from_bytes(name.as_bytes()).unwrap(),
                 HeaderValue::from_bytes(value.as_bytes()).unwrap(),
             );
+        }
+        let body = body.into();
+        if method == Method::PUT && body.as_bytes().is_some_and(<[u8]>::is_empty) {
+            // The library announces no body at all then, which the server can't tell from one that was forgotten.
+            all.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         let mut request = self.client.request(method, format!("{}{path}", self.base)).headers(all).body(body);
         if let Some(token) = &self.token {

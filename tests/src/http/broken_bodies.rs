@@ -183,3 +183,16 @@ async fn http_broken_bodies_that_wait_for_a_hundred() {
     assert!((200..300).contains(&answer.status), "{}", answer.status);
     assert_eq!(server.api().get("broken/expect").await.body, "hello");
 }
+
+#[tokio::test]
+async fn http_broken_bodies_that_are_not_announced_at_all_are_refused() {
+    let server = shared_server();
+    let api = server.api();
+    api.put("broken-length/old", "old").await.ok();
+    for path in ["broken-length/old", "broken-length/new"] {
+        let answer = server.raw(&format!("PUT /api/nfs/files/{path} HTTP/1.1"), b"some bytes").unwrap();
+        assert_eq!((answer.status, answer.error_code().as_str()), (411, "invalid_argument"), "{path}");
+    }
+    assert_eq!(api.get("broken-length/old").await.body, "old", "nothing took its place");
+    assert_eq!(api.get("broken-length/new").await.status, 404);
+}
