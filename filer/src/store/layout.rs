@@ -17,6 +17,7 @@ use hay_common::disk::{Disk, OpenMode, atomic_publish, read_exact_at};
 
 const CURRENT: &str = "current";
 const STATE: &str = "state-";
+const RAFT: &str = "raft";
 
 /// Why the directory can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,14 @@ pub enum LayoutError {
         path: PathBuf,
         /// What it holds.
         found: String,
+    },
+    /// `current` is gone, but not what it stood for.
+    #[error("{path} is missing, but {what} is there. Nothing was changed; restore the file or the directory from a backup", path = path.display())]
+    Lost {
+        /// The file.
+        path: PathBuf,
+        /// What is there.
+        what: String,
     },
 }
 
@@ -82,15 +91,37 @@ impl Layout {
         atomic_publish(disk, &path, format!("{STATE}{number}\n").as_bytes()).map_err(failed("replace", &path))
     }
 
+    /// The numbers of all databases.
+    pub fn states(&self, disk: &dyn Disk) -> Result<Vec<u64>, LayoutError> {
+        let names = disk.read_dir(&self.dir).map_err(failed("list", &self.dir))?;
+        let number = |name: &PathBuf| name.to_str()?.strip_prefix(STATE)?.parse().ok();
+        Ok(names.iter().filter_map(number).collect())
+    }
+
+    /// Whether a replicated log is there.
+    pub fn has_log(&self, disk: &dyn Disk) -> Result<bool, LayoutError> {
+        let path = self.dir.join(RAFT);
+        Ok(disk.file_len(&path).map_err(failed("stat", &path))?.is_some())
+    }
+
+    /// The error for a directory that holds `what`, but not `current`.
+    pub fn lost(&self, what: &str) -> LayoutError {
+        LayoutError::Lost { path: self.dir.join(CURRENT), what: what.to_owned() }
+    }
+
+    /// Renames a database so that it is never touched again.
+    pub fn move_aside(&self, disk: &dyn Disk, number: u64) -> Result<(), LayoutError> {
+        let path = self.state(number);
+        let mut names = (0u32..).map(|n| self.dir.join(format!("unused-{STATE}{number}-{n}")));
+        let aside = names.find(|aside| !aside.exists()).unwrap_or_else(|| self.dir.join("unused"));
+        disk.rename(&path, &aside).map_err(failed("move aside", &path))
+    }
+
     /// Removes databases that a crash left behind.
     pub fn remove_leftovers(&self, disk: &dyn Disk, keep: u64) -> Result<(), LayoutError> {
-        for name in disk.read_dir(&self.dir).map_err(failed("list", &self.dir))? {
-            let number =
-                name.to_str().and_then(|n| n.strip_prefix(STATE)).and_then(|n| n.parse::<u64>().ok());
-            if number.is_some_and(|number| number != keep) {
-                let path = self.dir.join(&name);
-                fs::remove_dir_all(&path).map_err(failed("remove", &path))?;
-            }
+        for number in self.states(disk)?.into_iter().filter(|number| *number != keep) {
+            let path = self.state(number);
+            fs::remove_dir_all(&path).map_err(failed("remove", &path))?;
         }
         Ok(())
     }

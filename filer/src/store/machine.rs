@@ -60,7 +60,7 @@ fn layout(error: LayoutError) -> StateError {
         LayoutError::Io { what, path, source } => {
             StateError::Io { what: format!("{what} {}", path.display()), source }
         }
-        LayoutError::Corrupt { .. } => StateError::Corrupt(error.to_string()),
+        LayoutError::Corrupt { .. } | LayoutError::Lost { .. } => StateError::Corrupt(error.to_string()),
     }
 }
 

@@ -6,12 +6,12 @@ mod machine;
 mod reader;
 mod rocks;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hay_common::disk::SharedDisk;
+use hay_common::disk::{Disk, SharedDisk};
 use parking_lot::{Mutex, RwLock};
 use rocksdb::{Cache, DB};
 
@@ -100,9 +100,16 @@ struct View<'s> {
 pub fn open(dir: &Path, cache_bytes: usize, disk: SharedDisk) -> Result<(Machine, Reader), OpenStoreError> {
     let io = |what| move |source| LayoutError::Io { what, path: dir.to_owned(), source };
     disk.create_dir_all(dir).map_err(io("create"))?;
+    // Its name has to outlive a power loss too.
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        disk.sync_dir(parent).map_err(io("sync the parent of"))?;
+    }
     let layout = Layout::at(dir);
     let cache = Cache::new_lru_cache(cache_bytes);
     let known = layout.current(disk.as_ref())?;
+    if known.is_none() {
+        refuse_what_is_in_use(&layout, disk.as_ref())?;
+    }
     let number = known.unwrap_or(1);
     layout.remove_leftovers(disk.as_ref(), known.unwrap_or(0))?;
     let path = layout.state(number);
@@ -124,6 +131,29 @@ pub fn open(dir: &Path, cache_bytes: usize, disk: SharedDisk) -> Result<(Machine
         disk,
     });
     Ok((Machine::over(shared.clone()), Reader::over(shared)))
+}
+
+/// Without `current` a directory is new, or has lost it. In a new one a crash may have left a database, but none in which
+/// a command was applied, and no log.
+fn refuse_what_is_in_use(layout: &Layout, disk: &dyn Disk) -> Result<(), OpenStoreError> {
+    if layout.has_log(disk)? {
+        return Err(layout.lost("the replicated log").into());
+    }
+    for number in layout.states(disk)? {
+        let path = layout.state(number);
+        let held = DB::open_for_read_only(&rocksdb::Options::default(), &path, false)
+            .and_then(|db| db.get(keys::applied()));
+        match held {
+            Ok(None) => {}
+            Ok(Some(_)) => return Err(layout.lost(&format!("state-{number} with what was applied")).into()),
+            // Cut off while it was made, or damaged: which of them can't be told, so it is kept.
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "a database that can't be opened is moved aside");
+                layout.move_aside(disk, number)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check_format(db: &DB, dir: &Path) -> Result<(), OpenStoreError> {

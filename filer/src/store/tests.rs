@@ -392,3 +392,55 @@ fn readers_that_race_with_revocations_see_what_their_snapshots_hold() {
         over.store(true, Ordering::Release);
     });
 }
+
+/// Counts a manifest as draining that is not there.
+pub(crate) fn miscount_draining(dir: &Path) {
+    let (_machine, reader) = open(dir, 8 << 20, RealDisk::shared()).unwrap();
+    let db = reader.shared.db();
+    let mut counters =
+        db.get(keys::counters()).unwrap().map_or_else(Counters::default, |b| Counters::decode(&b).unwrap());
+    counters.manifests_draining += 1;
+    db.put_opt(keys::counters(), counters.encode(), &rocks::without_wal()).unwrap();
+    rocks::flush(&db).unwrap();
+}
+
+#[test]
+fn a_directory_that_lost_its_name_of_the_database_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("filer");
+    let mut rocks = Rocks::open(&path);
+    rocks.apply(&commands(20));
+    let before = dump(&rocks);
+    rocks.restart(false);
+    drop(rocks);
+    std::fs::remove_file(path.join("current")).unwrap();
+    let refused = || {
+        matches!(
+            open(&path, 1 << 20, RealDisk::shared()),
+            Err(OpenStoreError::Layout(LayoutError::Lost { .. }))
+        )
+    };
+    assert!(refused(), "a command was applied in state-1");
+    std::fs::rename(path.join("state-1"), path.join("state-7")).unwrap();
+    assert!(refused(), "under whatever number");
+    std::fs::create_dir(path.join("raft")).unwrap();
+    std::fs::rename(path.join("state-7"), dir.path().join("away")).unwrap();
+    assert!(refused(), "the log holds what was acknowledged");
+    std::fs::rename(dir.path().join("away"), path.join("state-1")).unwrap();
+    std::fs::write(path.join("current"), "state-1\n").unwrap();
+    assert_eq!(dump(&Rocks::open(&path)), before);
+}
+
+#[test]
+fn what_a_crash_of_the_very_first_start_left_is_no_obstacle() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("filer");
+    drop(Rocks::open(&path));
+    std::fs::remove_file(path.join("current")).unwrap();
+    drop(Rocks::open(&path));
+    // Cut off before it was a database: kept, because that can't be told from damage.
+    std::fs::remove_file(path.join("current")).unwrap();
+    std::fs::remove_file(path.join("state-1/CURRENT")).unwrap();
+    drop(Rocks::open(&path));
+    assert!(path.join("unused-state-1-0").exists() && path.join("state-1").exists());
+}
