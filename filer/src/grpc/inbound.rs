@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use hay_common::error::{ErrorCode, Failure};
-use hay_common::ids::{ContentHash, EntryId, ManifestId, SessionId};
+use hay_common::ids::{ContentHash, CopyId, EntryId, ManifestId, SessionId};
 use hay_proto::convert::{ConvertError, WireId, array, pairs, required};
 use hay_proto::v1;
 
@@ -121,9 +121,10 @@ fn action(op: v1::command::Op) -> Result<Action, Failure> {
             recursive: delete.recursive,
             idempotency: idempotency(delete.idempotency_key, &delete.idempotency_fingerprint)?,
         }),
-        v1::command::Op::ReportDamaged(_) => {
-            return Err(Failure::new(ErrorCode::InvalidArgument, "this filer keeps no record of damaged copies"));
-        }
+        v1::command::Op::ReportDamaged(report) => Action::ReportDamaged {
+            hash: ContentHash::from_wire("report_damaged.hash", &report.hash)?,
+            copy: CopyId::from_wire("report_damaged.copy", &report.copy)?,
+        },
     })
 }
 

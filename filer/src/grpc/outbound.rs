@@ -25,7 +25,10 @@ impl Asked {
         match action {
             Action::PutFile(put) => Self::put(put),
             Action::MakeDirectory(make) => Self::Directory { path: make.path.clone() },
-            Action::AddReferences(_) | Action::AbandonManifest { .. } | Action::Delete(_) => Self::Nothing,
+            Action::AddReferences(_)
+            | Action::AbandonManifest { .. }
+            | Action::Delete(_)
+            | Action::ReportDamaged { .. } => Self::Nothing,
         }
     }
 
@@ -58,9 +61,14 @@ pub(super) fn outcome(asked: Asked, result: Result<Answer, Failure>) -> v1::Outc
             v1::Outcome { entry: Some(row.into_info(path).into()), created, ..Default::default() }
         }
         (Answer::Deleted { removed, more }, _) => v1::Outcome { removed, more, ..Default::default() },
-        (Answer::Added | Answer::Abandoned | Answer::Put { .. } | Answer::Directory { .. }, _) => {
-            v1::Outcome::default()
-        }
+        (
+            Answer::Added
+            | Answer::Abandoned
+            | Answer::Reported
+            | Answer::Put { .. }
+            | Answer::Directory { .. },
+            _,
+        ) => v1::Outcome::default(),
     }
 }
 

@@ -1,13 +1,15 @@
 //! Applies one command of the log to a batch.
 
+use std::time::Duration;
+
 use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::TenantId;
-use hay_common::limits::LOG_TIME_JUMP_MAX;
+use hay_common::limits::{LOG_TIME_JUMP_MAX, LOG_TIME_LEAD_MAX};
 
 use super::command::{Action, Bootstrap, Bootstrapped, ClientCommand, Op, Proposal, Reply};
 use super::rows::{Batch, Rows, RowsError, read};
 use super::session::Admission;
-use super::{delete, directory, manifest, path, put, session, sweep};
+use super::{content, delete, directory, manifest, path, put, session, sweep};
 use crate::schema::keys::{self, Key};
 use crate::schema::values::{
     Access, Answer, Counters, EntryRow, LogTimeRow, Row, TenantNameRow, TenantRow, TokenRow, UsageRow,
@@ -64,6 +66,14 @@ impl Context<'_, '_> {
 
     pub fn exists(&self, key: &[u8]) -> Result<bool, RowsError> {
         Ok(self.batch.get(key)?.is_some())
+    }
+
+    /// When, in log time, something is over that is to live for `life`. While the log time is behind the clock it runs
+    /// faster than that, so a life is reckoned from the clock; but a clock that is wrong for a moment must not keep things
+    /// for years.
+    pub fn lives_until(&self, life: Duration) -> u64 {
+        let lead = self.log_ms.saturating_add(LOG_TIME_LEAD_MAX.as_millis() as u64);
+        self.wall_ms.clamp(self.log_ms, lead).saturating_add(life.as_millis() as u64)
     }
 
     /// Changes the counters.
@@ -142,13 +152,16 @@ fn client(context: &mut Context<'_, '_>, command: &ClientCommand) -> Applied<Ans
         Admission::Answered(answer) => return Ok(answer),
         Admission::New(admitted) => admitted,
     };
-    may_write(&who)?;
+    if command.action.changes_tree() {
+        may_write(&who)?;
+    }
     let answer = match &command.action {
         Action::PutFile(wanted) => put::put_file(context, &who, wanted)?,
         Action::AddReferences(wanted) => manifest::add_references(context, &who, wanted)?,
         Action::AbandonManifest { manifest } => manifest::abandon(context, &who, *manifest)?,
         Action::MakeDirectory(wanted) => directory::make_directory(context, &who, wanted)?,
         Action::Delete(wanted) => delete::delete(context, &who, wanted)?,
+        Action::ReportDamaged { hash, copy } => content::report_damaged(context, &who, hash, *copy)?,
     };
     session::record(context, command, &who, &mut admitted, answer)?;
     Ok(answer)

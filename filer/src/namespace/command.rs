@@ -7,7 +7,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use hay_common::error::Failure;
-use hay_common::ids::{ContentHash, EntryId, ManifestId, PrincipalId, SessionId, TenantId};
+use hay_common::ids::{ContentHash, CopyId, EntryId, ManifestId, PrincipalId, SessionId, TenantId};
 use hay_common::model::{Chunk, Copy};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,13 @@ pub enum Action {
     MakeDirectory(MakeDirectory),
     /// Removes a file or a directory.
     Delete(Delete),
+    /// Says that a copy which the tenant uses was found damaged, or missing.
+    ReportDamaged {
+        /// Of which content.
+        hash: ContentHash,
+        /// Which copy.
+        copy: CopyId,
+    },
 }
 
 /// `If-Match` and `If-None-Match`. Empty: no condition.
@@ -284,8 +291,13 @@ impl Action {
     pub fn grows(&self) -> bool {
         match self {
             Self::PutFile(_) | Self::AddReferences(_) | Self::MakeDirectory(_) => true,
-            Self::AbandonManifest { .. } | Self::Delete(_) => false,
+            Self::AbandonManifest { .. } | Self::Delete(_) | Self::ReportDamaged { .. } => false,
         }
+    }
+
+    /// Whether it changes the tenant's tree. A report does not: who may only read may make one too.
+    pub fn changes_tree(&self) -> bool {
+        !matches!(self, Self::ReportDamaged { .. })
     }
 
     /// What asks for it to be done once only.
@@ -294,7 +306,7 @@ impl Action {
             Self::PutFile(put) => put.idempotency.as_ref(),
             Self::MakeDirectory(make) => make.idempotency.as_ref(),
             Self::Delete(delete) => delete.idempotency.as_ref(),
-            Self::AddReferences(_) | Self::AbandonManifest { .. } => None,
+            Self::AddReferences(_) | Self::AbandonManifest { .. } | Self::ReportDamaged { .. } => None,
         }
     }
 
@@ -307,6 +319,7 @@ impl Action {
                 | (Self::AbandonManifest { .. }, Answer::Abandoned)
                 | (Self::MakeDirectory(_), Answer::Directory { .. })
                 | (Self::Delete(_), Answer::Deleted { .. })
+                | (Self::ReportDamaged { .. }, Answer::Reported)
         )
     }
 }

@@ -10,7 +10,7 @@ use super::apply::{Applied, Context, refuse};
 use super::command::ChunkRef;
 use super::rows::{Order, Rows, RowsError, first, read};
 use crate::schema::keys;
-use crate::schema::values::{CopyRow, Mark, OwnRow};
+use crate::schema::values::{Answer, CopyRow, Mark, OwnRow, TokenRow};
 
 /// Whether a tenant owns a chunk with a copy that may be relied on.
 pub(super) fn owns(
@@ -51,9 +51,9 @@ pub(super) fn hold(context: &mut Context<'_, '_>, tenant: TenantId, wanted: &Chu
                 }
                 Some(new) => {
                     add_copy(context, &hash, new)?;
-                    context.batch.remove(keys::holder(own.copy, tenant));
                     context.batch.put(keys::holder(new.id, tenant), &Mark);
-                    own.copy = new.id;
+                    let old = std::mem::replace(&mut own.copy, new.id);
+                    let_go(context, tenant, &hash, old)?;
                     true
                 }
                 None => live(context.batch, &hash, own.copy)?,
@@ -86,13 +86,13 @@ fn gone<T>(hash: &ContentHash) -> Applied<T> {
 
 /// Writes a copy's row, unless it is there already (a commit that was repeated).
 fn add_copy(context: &mut Context<'_, '_>, hash: &ContentHash, new: &Copy) -> Applied<()> {
-    if new.state == CopyState::Condemned {
-        return refuse(ErrorCode::InvalidArgument, "a new copy can't be condemned");
+    if new.state != CopyState::Live {
+        return refuse(ErrorCode::InvalidArgument, "a new copy can't be condemned or damaged");
     }
     let key = keys::copy(hash, new.id);
     match context.read::<CopyRow>(&key)? {
         Some(known) if known.copy == *new => Ok(()),
-        Some(known) if known.copy.state == CopyState::Condemned => gone(hash),
+        Some(known) if known.copy.state != CopyState::Live => gone(hash),
         Some(_) => {
             refuse(ErrorCode::InvalidArgument, format!("copy {} of {hash} is known to be elsewhere", new.id))
         }
@@ -146,10 +146,46 @@ pub(super) fn release(
         return Ok(());
     }
     context.batch.remove(key);
-    context.batch.remove(keys::holder(own.copy, tenant));
     context.count(|c| c.contents_owned = c.contents_owned.saturating_sub(1))?;
-    if first(context.batch, &keys::holders(own.copy), Order::Forward)?.is_none() {
-        queue(context, hash, own.copy)?;
+    let_go(context, tenant, hash, own.copy)
+}
+
+/// `tenant` does not point to a copy any more. One that nobody points to is queued, a damaged one too: only now is it
+/// certain that it is not all there is. A condemned one is in the collector's hands already.
+fn let_go(
+    context: &mut Context<'_, '_>,
+    tenant: TenantId,
+    hash: &ContentHash,
+    copy: CopyId,
+) -> Result<(), RowsError> {
+    context.batch.remove(keys::holder(copy, tenant));
+    let row: Option<CopyRow> = context.read(&keys::copy(hash, copy))?;
+    let condemned = row.is_some_and(|row| row.copy.state == CopyState::Condemned);
+    if !condemned && first(context.batch, &keys::holders(copy), Order::Forward)?.is_none() {
+        queue(context, hash, copy)?;
     }
     Ok(())
+}
+
+/// Notes that a copy is damaged, if it is the one that the caller's tenant uses: nothing newly relies on it then, and the
+/// next put of the content brings another. It is read on: the fault may have passed, and it is all there is.
+pub(super) fn report_damaged(
+    context: &mut Context<'_, '_>,
+    who: &TokenRow,
+    hash: &ContentHash,
+    copy: CopyId,
+) -> Applied<Answer> {
+    let own: Option<OwnRow> = context.read(&keys::own(who.tenant, hash))?;
+    if own.is_none_or(|own| own.copy != copy) {
+        return Ok(Answer::Reported);
+    }
+    let key = keys::copy(hash, copy);
+    if let Some(mut row) = context.read::<CopyRow>(&key)?
+        && row.copy.state == CopyState::Live
+    {
+        row.copy.state = CopyState::Damaged;
+        context.batch.put(key, &row);
+        tracing::error!(tenant = %who.tenant, %hash, %copy, location = ?row.copy.location, "a copy was reported damaged");
+    }
+    Ok(Answer::Reported)
 }

@@ -60,7 +60,7 @@ pub(super) fn add_references(
     } else {
         (had_chunks, had_bytes)
     };
-    let expires_ms = context.log_ms.saturating_add(MANIFEST_TTL.as_millis() as u64);
+    let expires_ms = context.lives_until(MANIFEST_TTL);
     let state = ManifestState::Unpublished { expires_ms, chunks, bytes };
     context.batch.put(keys::manifest(tenant, id), &ManifestRow { state });
     context.batch.put(keys::manifest_expiry(expires_ms, tenant, id), &Mark);

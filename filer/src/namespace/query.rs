@@ -2,7 +2,7 @@
 //! what is asked for.
 
 use hay_common::error::ErrorCode;
-use hay_common::ids::{ContentHash, ManifestId, TenantId};
+use hay_common::ids::{ContentHash, ManifestId, SessionId, TenantId};
 use hay_common::limits::{
     LIST_PAGE_BYTES_MAX, LIST_PAGE_DEFAULT, LIST_PAGE_MAX, PATH_BYTES_MAX, REFS_PER_ROW_MAX,
     TENANTS_REPORTED_MAX,
@@ -15,7 +15,7 @@ use super::directory::{entry_at, no_directory_in_the_way, no_file_in_the_way};
 use super::manifest::{refs_number, row_before};
 use super::path::EntryPath;
 use super::rows::{Order, Rows, RowsError, Walk, read};
-use super::session::{Asked, asked_before};
+use super::session::{Asked, asked_before, put_before};
 use super::{content, put};
 use crate::schema::keys::{self, Family};
 use crate::schema::values::{
@@ -55,7 +55,8 @@ pub struct Checked {
     pub needs_no_bytes: bool,
 }
 
-/// Checks a put as far as it is known: token, permission, path, condition, `Idempotency-Key`.
+/// Checks a put as far as it is known: token, permission, path, condition, `Idempotency-Key`. `numbered`: the session and
+/// sequence under which it would be committed; whose answer was lost gets it again.
 ///
 /// # Errors
 /// What the commit would refuse now.
@@ -64,9 +65,16 @@ pub fn check_put(
     token: &TokenHash,
     wanted: &PutFile,
     known: Option<&NewContent>,
+    numbered: Option<(SessionId, u64)>,
 ) -> Applied<Checked> {
     let who = authenticate(rows, token)?;
     let tenant = who.tenant;
+    // First of all, as when a command is applied: after its own effect the same put may look forbidden.
+    if let Some((session, sequence)) = numbered
+        && let Some(answer) = put_before(rows, session, sequence)?
+    {
+        return Ok(Checked { tenant, answered: Some(answer), needs_no_bytes: false });
+    }
     if let Some(key) = &wanted.idempotency
         && let Asked::Answered(answer) = asked_before(rows, &who, key, log_time(rows)?)?
     {

@@ -6,15 +6,15 @@
 use hay_common::error::ErrorCode;
 use hay_common::ids::SessionId;
 use hay_common::limits::{
-    IDEMPOTENCY_KEPT, IDEMPOTENCY_KEY_BYTES_MAX, SESSION_TTL, SESSION_WINDOW, SESSIONS_MAX,
+    IDEMPOTENCY_KEPT, IDEMPOTENCY_KEY_BYTES_MAX, SESSION_IDLE_MIN, SESSION_TTL, SESSION_WINDOW, SESSIONS_MAX,
     SESSIONS_PER_GRANT_MAX,
 };
 
 use super::apply::{Applied, Context, refuse};
 use super::command::{Action, ClientCommand, Idempotency, SessionsOpened};
-use super::rows::{Order, Rows, RowsError, keys_of, read};
-use crate::schema::keys;
-use crate::schema::values::{Answer, Counters, IdempotencyRow, Mark, SessionRow, TokenRow};
+use super::rows::{Order, Rows, RowsError, Walk, keys_of, read};
+use crate::schema::keys::{self, Family};
+use crate::schema::values::{Answer, Counters, IdempotencyRow, Mark, Row, SessionRow, TokenRow};
 
 /// Whether a command is to be applied.
 pub(super) enum Admission {
@@ -42,20 +42,72 @@ pub(super) fn open(context: &mut Context<'_, '_>, sessions: &[SessionId]) -> App
             ),
         );
     }
-    let expires_ms = context.log_ms.saturating_add(SESSION_TTL.as_millis() as u64);
+    let expires_ms = context.lives_until(SESSION_TTL);
     for id in sessions {
         if context.exists(&keys::session(*id))? {
             continue;
         }
-        let counters: Counters = context.read(&keys::counters())?.unwrap_or_default();
-        if counters.sessions >= SESSIONS_MAX {
-            return refuse(ErrorCode::Overloaded, format!("{SESSIONS_MAX} ingest sessions are open already"));
-        }
-        context.batch.put(keys::session(*id), &SessionRow { expires_ms, highest: 0 });
+        make_room(context)?;
+        let row = SessionRow { expires_ms, highest: 0, used_ms: context.log_ms };
+        context.batch.put(keys::session(*id), &row);
         context.batch.put(keys::session_expiry(expires_ms, *id), &Mark);
         context.count(|c| c.sessions += 1)?;
     }
     Ok(SessionsOpened { expires_ms, log_ms: context.log_ms })
+}
+
+/// Makes sure that one more session may be opened. At the limit the one that was not used for longest is over: whoever
+/// opened it went away without a word, else it would have been used. Its rows are swept like those of any that is over.
+fn make_room(context: &mut Context<'_, '_>) -> Applied<()> {
+    let counters: Counters = context.read(&keys::counters())?.unwrap_or_default();
+    if counters.sessions < SESSIONS_MAX {
+        return Ok(());
+    }
+    if counters.sessions >= 2 * SESSIONS_MAX {
+        return refuse(
+            ErrorCode::Overloaded,
+            "too many ingest sessions wait to be swept: try again in a moment",
+        );
+    }
+    let idle_since = context.log_ms.checked_sub(SESSION_IDLE_MIN.as_millis() as u64);
+    let (mut open, mut longest_unused): (u64, Option<(u64, SessionId)>) = (0, None);
+    context.batch.walk(&keys::all(Family::Session), Order::Forward, &mut |key, value| {
+        let row = SessionRow::decode(value)?;
+        if row.expires_ms > context.log_ms {
+            open += 1;
+            let may_end = row.highest == 0 || Some(row.used_ms) <= idle_since;
+            let unused = keys::session_in(key).filter(|_| may_end).map(|id| (row.used_ms, id));
+            if let Some(unused) =
+                unused.filter(|unused| longest_unused.is_none_or(|longest| *unused < longest))
+            {
+                longest_unused = Some(unused);
+            }
+        }
+        Ok(Walk::On)
+    })?;
+    if open < SESSIONS_MAX {
+        return Ok(());
+    }
+    match longest_unused {
+        Some((_, id)) => Ok(end(context, id)?),
+        None => refuse(
+            ErrorCode::Overloaded,
+            format!("{SESSIONS_MAX} ingest sessions are open and in use already"),
+        ),
+    }
+}
+
+/// Lets a session be over now.
+fn end(context: &mut Context<'_, '_>, id: SessionId) -> Result<(), RowsError> {
+    let key = keys::session(id);
+    if let Some(mut row) = context.read::<SessionRow>(&key)? {
+        tracing::warn!(session = %id, used_ms = row.used_ms, "an unused ingest session was ended to make room");
+        context.batch.remove(keys::session_expiry(row.expires_ms, id));
+        row.expires_ms = context.log_ms;
+        context.batch.put(keys::session_expiry(row.expires_ms, id), &Mark);
+        context.batch.put(key, &row);
+    }
+    Ok(())
 }
 
 /// Decides whether a command is new, was answered before, or can't be told any more.
@@ -70,18 +122,7 @@ pub(super) fn admit(
     if session.expires_ms <= context.log_ms {
         return refuse(ErrorCode::SessionExpired, "the ingest session is over: open another");
     }
-    if command.sequence == 0 {
-        return refuse(ErrorCode::InvalidArgument, "sequences begin at 1");
-    }
-    if command.sequence.saturating_add(SESSION_WINDOW) <= session.highest {
-        return refuse(
-            ErrorCode::SequencePassed,
-            "the command is older than the answers that are kept; whether it was applied can't be told any more",
-        );
-    }
-    if command.sequence <= session.highest
-        && let Some(answer) = context.read::<Answer>(&keys::answer(command.session, command.sequence))?
-    {
+    if let Some(answer) = answered(context.batch, &session, command.session, command.sequence)? {
         return repeated(&command.action, answer).map(Admission::Answered);
     }
     let stale = match command.action.idempotency() {
@@ -95,12 +136,40 @@ pub(super) fn admit(
     Ok(Admission::New(Admitted { session, stale }))
 }
 
-fn repeated(action: &Action, answer: Answer) -> Applied<Answer> {
-    if action.could_answer(&answer) {
-        Ok(answer)
-    } else {
-        refuse(ErrorCode::InvalidArgument, "the sequence was used for another command")
+/// The answer that was given under a sequence.
+fn answered(rows: &dyn Rows, session: &SessionRow, id: SessionId, sequence: u64) -> Applied<Option<Answer>> {
+    if sequence == 0 {
+        return refuse(ErrorCode::InvalidArgument, "sequences begin at 1");
     }
+    if sequence.saturating_add(SESSION_WINDOW) <= session.highest {
+        return refuse(
+            ErrorCode::SequencePassed,
+            "the command is older than the answers that are kept; whether it was applied can't be told any more",
+        );
+    }
+    if sequence > session.highest {
+        return Ok(None);
+    }
+    Ok(read(rows, &keys::answer(id, sequence))?)
+}
+
+/// The answer to a put that took effect under a sequence. A session that is not known is none of this one's business: the
+/// commit is refused.
+pub(super) fn put_before(rows: &dyn Rows, id: SessionId, sequence: u64) -> Applied<Option<Answer>> {
+    let Some(session) = read::<SessionRow>(rows, &keys::session(id))? else { return Ok(None) };
+    match answered(rows, &session, id, sequence)? {
+        None => Ok(None),
+        Some(answer @ Answer::Put { .. }) => Ok(Some(answer)),
+        Some(_) => another(),
+    }
+}
+
+fn another<T>() -> Applied<T> {
+    refuse(ErrorCode::InvalidArgument, "the sequence was used for another command")
+}
+
+fn repeated(action: &Action, answer: Answer) -> Applied<Answer> {
+    if action.could_answer(&answer) { Ok(answer) } else { another() }
 }
 
 /// What is known of an `Idempotency-Key`.
@@ -151,7 +220,10 @@ pub(super) fn record(
     let session = &mut admitted.session;
     if command.sequence > session.highest {
         forget_below(context, command.session, session.highest, command.sequence)?;
-        session.highest = command.sequence;
+    }
+    if command.sequence > session.highest || session.used_ms != context.log_ms {
+        session.highest = session.highest.max(command.sequence);
+        session.used_ms = context.log_ms;
         context.batch.put(keys::session(command.session), session);
     }
     context.batch.put(keys::answer(command.session, command.sequence), &answer);
@@ -161,7 +233,7 @@ pub(super) fn record(
         if let Some(stale) = admitted.stale {
             context.batch.remove(keys::idempotency_expiry(stale.expires_ms, who.principal, &wanted.key));
         }
-        let expires_ms = context.log_ms.saturating_add(IDEMPOTENCY_KEPT.as_millis() as u64);
+        let expires_ms = context.lives_until(IDEMPOTENCY_KEPT);
         let row = IdempotencyRow { fingerprint: wanted.fingerprint, expires_ms, answer };
         context.batch.put(keys::idempotency(who.principal, &wanted.key), &row);
         context.batch.put(keys::idempotency_expiry(expires_ms, who.principal, &wanted.key), &Mark);

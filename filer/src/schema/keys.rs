@@ -201,6 +201,11 @@ pub fn session(id: SessionId) -> Key {
     key(Family::Session, &[id.as_bytes()])
 }
 
+/// The session in a key of [`session`].
+pub fn session_in(key: &[u8]) -> Option<SessionId> {
+    SessionId::from_slice(key.get(1..)?)
+}
+
 /// A session, by its expiry.
 pub fn session_expiry(expires_ms: u64, id: SessionId) -> Key {
     key(Family::SessionExpiry, &[&expires_ms.to_be_bytes(), id.as_bytes()])

@@ -120,8 +120,8 @@ fn check<R: Row + PartialEq + std::fmt::Debug>(row: R, expected: &str) {
         assert!(R::decode(&bytes[..cut]).is_err(), "{} cut at {cut}", R::NAME);
     }
     let mut newer = bytes.clone();
-    newer[0] = 2;
-    let error = DecodeRowError::NewerVersion { row: R::NAME, found: 2, known: 1 };
+    newer[0] = R::VERSION + 1;
+    let error = DecodeRowError::NewerVersion { row: R::NAME, found: R::VERSION + 1, known: R::VERSION };
     assert_eq!(R::decode(&newer), Err(error));
     let mut longer = bytes;
     longer.push(0);
@@ -161,6 +161,10 @@ fn golden_values() {
     );
     check(OwnRow { references: 2, size: 300, copy: bits(CopyId::from_random) }, &format!("0102ac0210{M}"));
     check(CopyRow { copy: a_copy(), key: None }, &format!("0110{M}0003effdb6f50d00ac020000"));
+    for (state, number) in [(CopyState::Condemned, "01"), (CopyState::Damaged, "02")] {
+        let row = CopyRow { copy: Copy { state, ..a_copy() }, key: None };
+        check(row, &format!("0110{M}0003effdb6f50d00ac02{number}00"));
+    }
     check(
         an_entry(),
         "01102222222222224222a222222222222222000002\
@@ -187,9 +191,14 @@ fn golden_values() {
         RefsRow { offset: 300, chunks: vec![Chunk { hash: ContentHash([0xab; 32]), size: 300 }] },
         &format!("01ac0201{h}ac02"),
     );
-    check(SessionRow { expires_ms: 5, highest: 300 }, "0105ac02");
+    check(SessionRow { expires_ms: 5, highest: 300, used_ms: 4 }, "0205ac0204");
+    // As version 1 was.
+    let old = SessionRow::decode(&[1, 0x80, 0xb8, 0x99, 0x29, 0xac, 0x02]).unwrap();
+    assert_eq!(old, SessionRow { expires_ms: 86_400_000, highest: 300, used_ms: 0 });
+    assert!(SessionRow::decode(&[1, 5]).is_err());
     check(Mark, "01");
     check(Answer::Added, "0101");
+    check(Answer::Reported, "0105");
     check(Answer::Deleted { removed: 300, more: true }, "0104ac0201");
     let answer = Answer::Put {
         id: bits(EntryId::from_random),
@@ -254,6 +263,8 @@ fn golden_commands() {
     let delete =
         Delete { path: "a".into(), condition: Condition::default(), recursive: true, idempotency: None };
     check(client(Action::Delete(delete)), &format!("{head}040161000000000100"));
+    let report = Action::ReportDamaged { hash: ContentHash([0xab; 32]), copy: bits(CopyId::from_random) };
+    check(client(report), &format!("{head}05{h}10{M}"));
     let sessions = vec![bits(SessionId::from_random)];
     check(Proposal { wall_ms: 5, op: Op::OpenSessions { sessions } }, &format!("0105010110{M}"));
     check(Proposal { wall_ms: 5, op: Op::Tick }, "010502");

@@ -3,6 +3,7 @@
 //! A value of a newer version is refused, never guessed at. Fields are added by a new version of the row.
 
 use hay_common::ids::{ContentHash, CopyId, EntryId, ManifestId, PrincipalId, TenantId};
+use hay_common::limits::SESSION_TTL;
 use hay_common::model::{Chunk, Copy, EntryInfo, EntryKind};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -55,17 +56,22 @@ pub trait Row: Serialize + DeserializeOwned {
     /// # Errors
     /// Says whether it is damaged or newer.
     fn decode(bytes: &[u8]) -> Result<Self, DecodeRowError> {
-        let damaged = DecodeRowError::Damaged { row: Self::NAME };
-        match bytes.split_first() {
-            Some((version, rest)) if *version == Self::VERSION => match postcard::take_from_bytes(rest) {
-                Ok((row, [])) => Ok(row),
-                Ok(_) | Err(_) => Err(damaged),
-            },
-            Some((version, _)) if *version > Self::VERSION => {
-                Err(DecodeRowError::NewerVersion { row: Self::NAME, found: *version, known: Self::VERSION })
-            }
-            Some(_) | None => Err(damaged),
+        decode_current(bytes)
+    }
+}
+
+/// Reads a row of the version that is written.
+fn decode_current<R: Row>(bytes: &[u8]) -> Result<R, DecodeRowError> {
+    let damaged = DecodeRowError::Damaged { row: R::NAME };
+    match bytes.split_first() {
+        Some((version, rest)) if *version == R::VERSION => match postcard::take_from_bytes(rest) {
+            Ok((row, [])) => Ok(row),
+            Ok(_) | Err(_) => Err(damaged),
+        },
+        Some((version, _)) if *version > R::VERSION => {
+            Err(DecodeRowError::NewerVersion { row: R::NAME, found: *version, known: R::VERSION })
         }
+        Some(_) | None => Err(damaged),
     }
 }
 
@@ -86,7 +92,6 @@ rows! {
     CopyRow = "copy",
     ManifestRow = "manifest",
     RefsRow = "refs",
-    SessionRow = "session",
     Answer = "answer",
     IdempotencyRow = "idempotency",
     Mark = "mark",
@@ -403,6 +408,27 @@ pub struct SessionRow {
     pub expires_ms: u64,
     /// The highest sequence that was applied.
     pub highest: u64,
+    /// In log time: when the last command took effect in it, or when it was opened.
+    pub used_ms: u64,
+}
+
+impl Row for SessionRow {
+    const NAME: &'static str = "session";
+    const VERSION: u8 = 2;
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeRowError> {
+        match bytes.split_first() {
+            // Version 1 did not know when it was used: certainly not before it was opened.
+            Some((1, rest)) => match postcard::take_from_bytes(rest) {
+                Ok(((expires_ms, highest), [])) => {
+                    let used_ms = u64::saturating_sub(expires_ms, SESSION_TTL.as_millis() as u64);
+                    Ok(Self { expires_ms, highest, used_ms })
+                }
+                Ok(_) | Err(_) => Err(DecodeRowError::Damaged { row: Self::NAME }),
+            },
+            _ => decode_current(bytes),
+        }
+    }
 }
 
 /// What is kept of the answer to a command that took effect. The rest stands in the command, when it comes again.
@@ -439,6 +465,8 @@ pub enum Answer {
         /// Whether some are left.
         more: bool,
     },
+    /// A damaged copy was noted, or was not the tenant's any more.
+    Reported,
 }
 
 /// What was answered under an `Idempotency-Key`.

@@ -77,7 +77,10 @@ impl Core {
             self.reserve.check()?;
         }
         // A put, a delete or an abandoned upload may leave a manifest without entries.
-        let may_drain = !matches!(command.action, Action::AddReferences(_) | Action::MakeDirectory(_));
+        let may_drain = !matches!(
+            command.action,
+            Action::AddReferences(_) | Action::MakeDirectory(_) | Action::ReportDamaged { .. }
+        );
         let reply = self.propose(Op::Client(command)).await?;
         if may_drain {
             self.to_drain.notify_one();
@@ -109,7 +112,9 @@ impl Core {
         let checked = {
             let put = put.clone();
             self.reader
-                .query(Effort::Small, move |rows| query::check_put(rows, &token, &put, known.as_ref()))
+                .query(Effort::Small, move |rows| {
+                    query::check_put(rows, &token, &put, known.as_ref(), numbered)
+                })
                 .await?
         };
         if let Some(answer) = checked.answered {

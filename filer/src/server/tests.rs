@@ -189,6 +189,16 @@ async fn a_begin_finishes_what_needs_no_bytes() {
     assert_eq!(finished.entry.unwrap().path, Bytes::from_static(b"b"));
     let finished = begin(put("c", v1::put_file::Content::Empty(v1::Empty {})), 3).await.unwrap();
     assert_eq!(finished.unwrap().entry.unwrap().size, 0);
+    // A gateway that lost an answer asks again: it gets the answer, not what its own put has made of the condition.
+    let only_new = v1::PutFile {
+        condition: Some(v1::Condition { if_none_match_any: true, ..Default::default() }),
+        ..put("e", without_copy(1))
+    };
+    let first = begin(only_new.clone(), 7).await.unwrap();
+    assert!(first.is_some());
+    assert_eq!(begin(only_new.clone(), 7).await.unwrap(), first);
+    let refused = begin(only_new, 8).await.unwrap_err();
+    assert_eq!(rpc::to_failure(&refused).code, ErrorCode::PreconditionFailed);
     let refused = begin(put("a/b", without_copy(1)), 4).await.unwrap_err();
     assert_eq!(rpc::to_failure(&refused).code, ErrorCode::NotDirectory);
     let mut unknown =
@@ -203,6 +213,50 @@ async fn a_begin_finishes_what_needs_no_bytes() {
     assert_eq!(filer.find_own(Request::new(owned)).await.unwrap().into_inner().owned, [true, false]);
     let who = filer.whoami(Request::new(v1::WhoamiRequest { caller: caller() })).await.unwrap().into_inner();
     assert!(who.administrator && who.tenant_name == "default");
+    filer.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_is_reported_damaged_is_replaced_by_the_next_put() {
+    let dir = tempfile::tempdir().unwrap();
+    let filer = start(config(dir.path())).await;
+    open_session(&filer).await;
+    commit(&filer, vec![command(1, v1::command::Op::PutFile(put("a", with_copy(1, 100))))]).await;
+    let report = v1::ReportDamaged {
+        hash: model::chunk(1).hash.to_wire(),
+        copy: hay_common::ids::CopyId::from_random(100).to_wire(),
+    };
+    let outcomes = commit(&filer, vec![command(2, v1::command::Op::ReportDamaged(report))]).await;
+    assert_eq!(outcomes[0], v1::Outcome::default());
+    let found = resolve(&filer, "a").await.chunks.remove(0).copy.unwrap();
+    assert_eq!(found, v1::Copy { damaged: true, ..model::copy(100).into() });
+    let begin = v1::BeginRequest {
+        caller: caller(),
+        put: Some(put("a", without_copy(1))),
+        session: session(),
+        sequence: 3,
+        size: None,
+    };
+    let reply = filer.begin(Request::new(begin)).await.unwrap().into_inner();
+    assert_eq!(reply.finished, None, "the bytes have to come");
+    commit(&filer, vec![command(3, v1::command::Op::PutFile(put("a", with_copy(1, 101))))]).await;
+    assert_eq!(resolve(&filer, "a").await.chunks[0].copy, Some(model::copy(101).into()));
+    let malformed = v1::ReportDamaged { hash: Bytes::new(), copy: Bytes::new() };
+    let outcomes = commit(&filer, vec![command(4, v1::command::Op::ReportDamaged(malformed))]).await;
+    assert_eq!(code(&outcomes[0].failure), Some("invalid_argument"));
+    filer.shutdown().await.unwrap();
+}
+
+/// Counts that are wrong must not make the filer write the log full.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_drainer_rests_where_nothing_waits_though_something_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    start(config(dir.path())).await.shutdown().await.unwrap();
+    store::tests::miscount_draining(&dir.path().join("filer"));
+    let filer = start(config(dir.path())).await;
+    assert_eq!(status(&filer).await.manifests_draining, 1);
+    // Before, this never ended.
+    tokio::time::timeout(Duration::from_secs(60), background::drain_all(&filer.core)).await.unwrap().unwrap();
     filer.shutdown().await.unwrap();
 }
 

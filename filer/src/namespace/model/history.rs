@@ -11,6 +11,8 @@ struct Reference {
     unpublished: BTreeMap<ManifestId, Vec<Chunk>>,
     manifest_of: BTreeMap<String, ManifestId>,
     draining: Vec<Chunk>,
+    /// The copy that is used of each content that is owned, and whether it was reported damaged.
+    copies: BTreeMap<ContentHash, (CopyId, bool)>,
 }
 
 type Predicted = Result<(), ErrorCode>;
@@ -21,6 +23,24 @@ impl Reference {
         let lists = self.files.values().chain(self.unpublished.values()).chain([&self.draining]);
         lists.flatten().for_each(|chunk| *owned.entry(chunk.hash).or_default() += 1);
         owned
+    }
+
+    /// Whether a chunk can be counted on; notes which copy is used from now on.
+    fn hold(&mut self, wanted: &ChunkRef) -> Predicted {
+        match (self.copies.get(&wanted.chunk.hash), wanted.new_copy) {
+            (Some((_, false)), _) => Ok(()),
+            (Some((_, true)) | None, Some(new)) => {
+                self.copies.insert(wanted.chunk.hash, (new.id, false));
+                Ok(())
+            }
+            (Some((_, true)) | None, None) => Err(ErrorCode::CopyGone),
+        }
+    }
+
+    /// Forgets the copies of what nothing counts on any more.
+    fn forget(&mut self) {
+        let owned = self.owned();
+        self.copies.retain(|hash, _| owned.contains_key(hash));
     }
 
     fn parents(path: &str) -> Vec<String> {
@@ -56,9 +76,7 @@ impl Reference {
         let (chunks, manifest) = match &put.content {
             NewContent::Empty => (Vec::new(), None),
             NewContent::Chunk(wanted) => {
-                if wanted.new_copy.is_none() && !self.owned().contains_key(&wanted.chunk.hash) {
-                    return Err(ErrorCode::CopyGone);
-                }
+                self.hold(wanted)?;
                 (vec![wanted.chunk], None)
             }
             NewContent::Manifest { id, .. } => match self.unpublished.remove(id) {
@@ -130,12 +148,19 @@ impl Reference {
             Action::MakeDirectory(make) => self.make_directory(make),
             Action::Delete(delete) => self.delete(delete),
             Action::AddReferences(add) => {
+                add.chunks.iter().try_for_each(|wanted| self.hold(wanted))?;
                 let chunks = add.chunks.iter().map(|c| c.chunk);
                 self.unpublished.entry(add.manifest).or_default().extend(chunks);
                 Ok(())
             }
             Action::AbandonManifest { manifest } => {
                 self.draining.extend(self.unpublished.remove(manifest).unwrap_or_default());
+                Ok(())
+            }
+            Action::ReportDamaged { hash, copy } => {
+                if let Some((_, damaged)) = self.copies.get_mut(hash).filter(|(used, _)| used == copy) {
+                    *damaged = true;
+                }
                 Ok(())
             }
         }
@@ -206,7 +231,7 @@ impl<'e> History<'e> {
     }
 
     fn action(&mut self) -> Action {
-        match self.rng.random_range(0..12) {
+        match self.rng.random_range(0..14) {
             0..6 => {
                 let copies = self.rng.random_range(0..3) > 0;
                 let content = match self.rng.random_range(0..8) {
@@ -253,6 +278,13 @@ impl<'e> History<'e> {
                     _ => ManifestId::from_random(self.rng.random()),
                 },
             },
+            12.. => {
+                let hash = chunk(self.rng.random_range(0..5)).hash;
+                let used = self.reference.copies.get(&hash).map(|(copy, _)| *copy);
+                let other = CopyId::from_random(self.rng.random());
+                let copy = used.filter(|_| self.rng.random_range(0..4) > 0).unwrap_or(other);
+                Action::ReportDamaged { hash, copy }
+            }
             _ => {
                 let directory = self.rng.random();
                 Action::Delete(Delete {
@@ -280,6 +312,7 @@ impl<'e> History<'e> {
             self.sequence += 1;
             let action = self.action();
             let predicted = self.reference.client(&action);
+            self.reference.forget();
             let command =
                 ClientCommand { token: TOKEN, session: self.session, sequence: self.sequence, action };
             proposals.push(Proposal { wall_ms: self.wall_ms, op: Op::Client(command) });
@@ -308,6 +341,7 @@ impl<'e> History<'e> {
         };
         if op == Op::Drain {
             self.reference.draining.clear();
+            self.reference.forget();
         }
         self.engine.apply(&[Proposal { wall_ms: self.wall_ms, op }]);
     }
@@ -336,6 +370,7 @@ impl<'e> History<'e> {
             .map(|(key, own)| (hash_in(&key, 17), own.references))
             .collect();
         assert_eq!(owned, self.reference.owned(), "references");
+        self.check_copies();
         self.check_listings();
         let files = &self.reference.files;
         view(self.engine, |rows| {
@@ -344,6 +379,26 @@ impl<'e> History<'e> {
                 let (entry, located) = query::resolve(rows, &TOKEN, path, wanted).unwrap();
                 assert_eq!(entry.content_hash, Some(content_hash(chunks)), "{path}");
                 assert_eq!(located.iter().map(|l| l.chunk).collect::<Vec<_>>(), *chunks, "{path}");
+            }
+        });
+    }
+
+    fn check_copies(&self) {
+        let all = dump(self.engine);
+        let used: BTreeMap<ContentHash, (CopyId, bool)> = rows_of::<OwnRow>(&all, Family::Own)
+            .into_iter()
+            .map(|(key, own)| {
+                let hash = hash_in(&key, 17);
+                let row = CopyRow::decode(&all[&keys::copy(&hash, own.copy)]).unwrap();
+                (hash, (own.copy, row.copy.state == CopyState::Damaged))
+            })
+            .collect();
+        assert_eq!(used, self.reference.copies, "copies that are used");
+        view(self.engine, |rows| {
+            for n in 0..5 {
+                let hash = chunk(n).hash;
+                let usable = used.get(&hash).is_some_and(|(_, damaged)| !damaged);
+                assert_eq!(query::find_own(rows, &TOKEN, &[hash]).unwrap(), [usable]);
             }
         });
     }

@@ -198,13 +198,21 @@ pub fn audit(engine: &dyn Engine) -> Counters {
         counted.references += own.references;
     }
     assert!(wanted.is_empty(), "contents that nothing owns: {wanted:?}");
-    assert_eq!(rows_of::<Mark>(&all, Family::Holder).len(), held.len(), "holders");
+    assert_eq!(rows_of::<Mark>(&all, Family::Holder).len() as u64, counted.contents_owned, "holders");
     let queued: BTreeSet<CopyId> = rows_of::<Mark>(&all, Family::DeleteQueue)
         .iter()
         .map(|(key, _)| CopyId::from_slice(&key[1 + 8 + 32..]).unwrap())
         .collect();
     for (_, row) in rows_of::<CopyRow>(&all, Family::Copy) {
-        assert!(held.contains(&row.copy.id) || queued.contains(&row.copy.id), "copy {} leaks", row.copy.id);
+        let (held, queued) = (held.contains(&row.copy.id), queued.contains(&row.copy.id));
+        assert!(held || queued, "copy {} leaks", row.copy.id);
+        if row.copy.state == CopyState::Damaged {
+            assert!(
+                !(held && queued),
+                "damaged copy {} may be all there is, but is to be removed",
+                row.copy.id
+            );
+        }
         counted.copies += 1;
         counted.copy_bytes += u64::from(row.copy.stored_bytes);
     }

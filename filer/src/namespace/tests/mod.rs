@@ -1,7 +1,7 @@
 use hay_common::error::ErrorCode;
-use hay_common::ids::{ContentHash, EntryId, ManifestId, PrincipalId, SessionId};
+use hay_common::ids::{ContentHash, CopyId, EntryId, ManifestId, PrincipalId, SessionId, TenantId};
 use hay_common::limits::*;
-use hay_common::model::{Chunk, CopyState, EntryKind};
+use hay_common::model::{Chunk, Copy, CopyState, EntryKind};
 
 use super::apply::Refusal;
 use super::command::*;
@@ -189,7 +189,7 @@ fn conditions_of_a_put() {
         world.put("f", with_copy(1, 100)).unwrap();
         let wanted = PutFile { condition: condition.clone(), ..put(path, without_copy(1)) };
         let expected = if holds { Ok(()) } else { Err(ErrorCode::PreconditionFailed) };
-        let checked = query::check_put(&world.rows, &TOKEN, &wanted, None);
+        let checked = query::check_put(&world.rows, &TOKEN, &wanted, None, None);
         assert_eq!(checked.is_ok(), holds, "begin {path} {condition:?}");
         assert_eq!(world.act(Action::PutFile(wanted)).map(|_| ()), expected, "{path} {condition:?}");
     }
@@ -260,6 +260,94 @@ fn a_condemned_copy_is_not_relied_on() {
     assert_eq!((own.references, own.copy), (2, copy(102).id));
 }
 
+fn report(n: u64, copy_id: u128) -> Action {
+    Action::ReportDamaged { hash: chunk(n).hash, copy: copy(copy_id).id }
+}
+
+fn copy_in_use(world: &World, n: u64) -> (CopyId, CopyState) {
+    let own = OwnRow::decode(&world.rows[&keys::own(tenant(), &chunk(n).hash)]).unwrap();
+    let row = CopyRow::decode(&world.rows[&keys::copy(&chunk(n).hash, own.copy)]).unwrap();
+    (own.copy, row.copy.state)
+}
+
+#[test]
+fn a_damaged_copy_is_read_on_and_replaced_by_the_next_upload() {
+    let mut world = World::new();
+    world.put("a", with_copy(1, 100)).unwrap();
+    let wanted = WantedChunks { count: 1, ..WantedChunks::default() };
+    let before = query::resolve(&world.rows, &TOKEN, "a", wanted).unwrap().1[0].copy;
+    assert_eq!(world.act(report(1, 100)), Ok(Answer::Reported));
+    assert_eq!(copy_in_use(&world, 1), (copy(100).id, CopyState::Damaged));
+    assert_eq!(world.counters().delete_queue, 0, "it may be all there is");
+    // It is read on: the fault may have passed.
+    let after = query::resolve(&world.rows, &TOKEN, "a", wanted).unwrap().1[0].copy;
+    assert_eq!((after.id, after.location), (before.id, before.location));
+    // But nothing new relies on it, not even when its own commit is repeated.
+    assert_eq!(query::find_own(&world.rows, &TOKEN, &[chunk(1).hash]).unwrap(), [false]);
+    let known = without_copy(1);
+    let checked = query::check_put(&world.rows, &TOKEN, &put("b", known), Some(&known), None).unwrap();
+    assert!(!checked.needs_no_bytes);
+    assert_eq!(world.put("b", without_copy(1)), Err(ErrorCode::CopyGone));
+    assert_eq!(world.put("b", with_copy(1, 100)), Err(ErrorCode::CopyGone));
+    // Bytes that come again heal every file of that content.
+    world.put("b", with_copy(1, 101)).unwrap();
+    assert_eq!(copy_in_use(&world, 1), (copy(101).id, CopyState::Live));
+    let counters = world.counters();
+    assert_eq!((counters.references, counters.copies, counters.delete_queue), (2, 2, 1));
+    let healed = query::resolve(&world.rows, &TOKEN, "a", wanted).unwrap().1[0].copy;
+    assert_eq!(healed.id, copy(101).id);
+    // Told once more of the copy that was replaced: nothing to do.
+    assert_eq!(world.act(report(1, 100)), Ok(Answer::Reported));
+    assert_eq!(copy_in_use(&world, 1), (copy(101).id, CopyState::Live));
+}
+
+#[test]
+fn a_damaged_copy_goes_with_its_last_reference_and_reports_of_others_change_nothing() {
+    let mut world = World::new();
+    world.put("a", with_copy(1, 100)).unwrap();
+    let before = dump(&world.rows).remove(&keys::copy(&chunk(1).hash, copy(100).id));
+    for elsewhere in [report(1, 999), report(2, 100)] {
+        assert_eq!(world.act(elsewhere), Ok(Answer::Reported));
+    }
+    assert_eq!(dump(&world.rows).remove(&keys::copy(&chunk(1).hash, copy(100).id)), before);
+    // Who may only read finds damage like anybody else.
+    let mut command = world.command(report(1, 100));
+    command.token = READER;
+    assert_eq!(world.send(&command), Ok(Answer::Reported));
+    assert_eq!(copy_in_use(&world, 1).1, CopyState::Damaged);
+    let new = ChunkRef { chunk: chunk(2), new_copy: Some(Copy { state: CopyState::Damaged, ..copy(7) }) };
+    assert_eq!(world.put("c", NewContent::Chunk(new)), Err(ErrorCode::InvalidArgument));
+    world.act(delete("a", false)).unwrap();
+    let counters = world.counters();
+    assert_eq!((counters.contents_owned, counters.copies, counters.delete_queue), (0, 1, 1));
+}
+
+/// Two tenants that use one copy: it goes to the collector only when the second has let go of it too.
+#[test]
+fn a_damaged_copy_waits_for_all_who_point_to_it() {
+    let mut world = World::new();
+    world.put("a", with_copy(1, 100)).unwrap();
+    let other = TokenHash([9; 32]);
+    world.op(Op::Bootstrap(Bootstrap {
+        tenant_name: "other".into(),
+        tenant: TenantId::from_random(11),
+        root: EntryId::from_random(12),
+        principal: PrincipalId::from_random(13),
+        token: other,
+    }));
+    let as_other = |world: &mut World, action| {
+        let command = ClientCommand { token: other, ..world.command(action) };
+        world.send(&command).unwrap()
+    };
+    as_other(&mut world, Action::PutFile(put("a", with_copy(1, 100))));
+    world.act(report(1, 100)).unwrap();
+    world.put("b", with_copy(1, 101)).unwrap();
+    assert_eq!(world.counters().delete_queue, 0, "the other one has nothing else");
+    as_other(&mut world, Action::PutFile(put("b", with_copy(1, 102))));
+    let counters = world.counters();
+    assert_eq!((counters.copies, counters.delete_queue, counters.references), (3, 1, 4));
+}
+
 #[test]
 fn chunks_of_impossible_sizes_are_refused() {
     let mut world = World::new();
@@ -289,10 +377,13 @@ fn who_may_do_what() {
     let nobody = TokenHash([99; 32]);
     let rows = &world.rows;
     let wanted = put("b", NewContent::Empty);
-    assert_eq!(code(query::check_put(rows, &READER, &wanted, None).map(|_| ())), Some(ErrorCode::Forbidden));
+    assert_eq!(
+        code(query::check_put(rows, &READER, &wanted, None, None).map(|_| ())),
+        Some(ErrorCode::Forbidden)
+    );
     assert_eq!(code(query::resolve(rows, &READER, "a", WantedChunks::default()).map(|_| ())), None);
     let unauthenticated = [
-        code(query::check_put(rows, &nobody, &wanted, None).map(|_| ())),
+        code(query::check_put(rows, &nobody, &wanted, None, None).map(|_| ())),
         code(query::resolve(rows, &nobody, "a", WantedChunks::default()).map(|_| ())),
         code(query::list(rows, &nobody, &ListQuery::default()).map(|_| ())),
         code(query::find_own(rows, &nobody, &[]).map(|_| ())),

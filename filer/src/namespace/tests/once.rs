@@ -75,32 +75,73 @@ fn sessions_end_in_log_time_and_are_swept() {
     assert_eq!(world.put("unknown", NewContent::Empty), Err(ErrorCode::SessionExpired));
 }
 
-#[test]
-fn there_are_only_so_many_sessions() {
-    let mut world = World::new();
-    let mut next = 1000u128;
-    let mut open = |world: &mut World, count: u32| {
-        let sessions = (0..count)
-            .map(|_| {
-                SessionId::from_random({
-                    next += 1;
-                    next
-                })
-            })
-            .collect();
-        match world.op(Op::OpenSessions { sessions }) {
-            Reply::Sessions(result) => result.map(|_| ()).map_err(|f| f.code),
-            other => panic!("{other:?}"),
-        }
-    };
-    assert_eq!(open(&mut world, 0), Err(ErrorCode::InvalidArgument));
-    assert_eq!(open(&mut world, SESSIONS_PER_GRANT_MAX + 1), Err(ErrorCode::InvalidArgument));
-    for _ in 0..(SESSIONS_MAX - 1) / u64::from(SESSIONS_PER_GRANT_MAX) {
-        open(&mut world, SESSIONS_PER_GRANT_MAX).unwrap();
+fn open(world: &mut World, from: u128, count: u128) -> Result<(), ErrorCode> {
+    let sessions = (from..from + count).map(SessionId::from_random).collect();
+    match world.op(Op::OpenSessions { sessions }) {
+        Reply::Sessions(result) => result.map(|_| ()).map_err(|f| f.code),
+        other => panic!("{other:?}"),
     }
-    assert_eq!(open(&mut world, SESSIONS_PER_GRANT_MAX), Err(ErrorCode::Overloaded));
-    open(&mut world, SESSIONS_PER_GRANT_MAX - 1).unwrap();
+}
+
+fn use_session(world: &mut World, n: u128) -> Result<Answer, ErrorCode> {
+    let mut command = world.command(Action::PutFile(put("a", NewContent::Empty)));
+    command.session = SessionId::from_random(n);
+    world.send(&command)
+}
+
+/// A tenant with as many sessions as there may be: those from 1000 on, opened a second after one another. The session of
+/// the world itself is used last.
+fn full_world() -> World {
+    let mut world = World::new();
+    for n in 0..u128::from(SESSIONS_MAX) - 1 {
+        if n % 16 == 0 {
+            world.wall_ms += 1000;
+            world.op(Op::Tick);
+        }
+        open(&mut world, 1000 + n, 1).unwrap();
+    }
+    world.put("own", NewContent::Empty).unwrap();
     assert_eq!(world.counters().sessions, SESSIONS_MAX);
+    world
+}
+
+#[test]
+fn at_the_limit_the_longest_unused_session_makes_room() {
+    let mut world = World::new();
+    assert_eq!(open(&mut world, 1, 0), Err(ErrorCode::InvalidArgument));
+    assert_eq!(open(&mut world, 1, u128::from(SESSIONS_PER_GRANT_MAX) + 1), Err(ErrorCode::InvalidArgument));
+    let mut world = full_world();
+    use_session(&mut world, 1001).unwrap();
+    // Gateways start again and again: each takes the place of those that went away.
+    open(&mut world, 10_000, 16).unwrap();
+    audit(&world.rows);
+    assert_eq!(use_session(&mut world, 1000), Err(ErrorCode::SessionExpired), "never used, and the oldest");
+    assert_eq!(use_session(&mut world, 1016), Err(ErrorCode::SessionExpired));
+    for stays in [1001, 1017, 10_000, 10_015] {
+        assert!(use_session(&mut world, stays).is_ok(), "{stays}");
+    }
+    assert!(world.put("still", NewContent::Empty).is_ok());
+    // What is over is swept at the next tick; opening the same ones once more ends none.
+    open(&mut world, 10_000, 16).unwrap();
+    assert_eq!(world.counters().sessions, SESSIONS_MAX + 16);
+    world.op(Op::Expire);
+    assert_eq!(world.counters().sessions, SESSIONS_MAX);
+}
+
+#[test]
+fn a_session_in_use_is_never_ended_to_make_room() {
+    let mut world = full_world();
+    for n in 0..u128::from(SESSIONS_MAX) - 1 {
+        use_session(&mut world, 1000 + n).unwrap();
+    }
+    assert_eq!(open(&mut world, 10_000, 1), Err(ErrorCode::Overloaded));
+    // All but one were used long ago.
+    world.advance(SESSION_IDLE_MIN.as_millis() as u64 - 1);
+    assert_eq!(open(&mut world, 10_000, 1), Err(ErrorCode::Overloaded));
+    use_session(&mut world, 1000).unwrap();
+    world.advance(1);
+    open(&mut world, 10_000, 1).unwrap();
+    assert!(use_session(&mut world, 1000).is_ok());
 }
 
 #[test]
@@ -111,7 +152,7 @@ fn an_idempotency_key_acts_once_for_its_time() {
     let first = world.act(Action::PutFile(wanted(1))).unwrap();
     world.act(delete("a", false)).unwrap();
     assert_eq!(world.act(Action::PutFile(wanted(1))), Ok(first), "another sequence, the same request");
-    let checked = query::check_put(&world.rows, &TOKEN, &wanted(1), None).unwrap();
+    let checked = query::check_put(&world.rows, &TOKEN, &wanted(1), None, None).unwrap();
     assert_eq!(checked.answered, Some(first));
     assert_eq!(world.act(Action::PutFile(wanted(2))), Err(ErrorCode::IdempotencyConflict));
     let remove = Action::Delete(Delete {
@@ -143,4 +184,86 @@ fn the_log_time_never_goes_back_and_follows_jumps_in_steps() {
     assert_eq!(tick(START_MS + 10 + 4 * step), (10 + 2 * step, 2 * step));
     assert_eq!(tick(START_MS + 10 + 4 * step), (10 + 3 * step, step));
     assert_eq!(tick(START_MS + 10 + 4 * step), (10 + 4 * step, 0));
+}
+
+/// After a standstill the log time runs faster than the clock until it has caught up.
+#[test]
+fn lives_last_as_long_as_promised_while_the_log_time_catches_up() {
+    let mut world = World::new();
+    world.wall_ms += 10 * 3_600_000;
+    let key = Some(Idempotency { key: "k".into(), fingerprint: [1; 32] });
+    let wanted = PutFile { idempotency: key, ..put("a", with_copy(1, 100)) };
+    let first = world.act(Action::PutFile(wanted.clone())).unwrap();
+    let manifest = ManifestId::from_random(5);
+    let chunks = vec![ChunkRef { chunk: chunk(2), new_copy: Some(copy(101)) }];
+    let add = AddReferences { manifest, first_number: 0, first_offset: 0, chunks };
+    world.act(Action::AddReferences(add)).unwrap();
+    open(&mut world, 1000, 1).unwrap();
+    let pass = |world: &mut World, seconds: u64| {
+        for _ in 0..seconds / 10 {
+            world.wall_ms += 10_000;
+            world.op(Op::Tick);
+            world.op(Op::Expire);
+        }
+    };
+    pass(&mut world, IDEMPOTENCY_KEPT.as_secs() - 10);
+    assert_eq!(world.act(Action::PutFile(wanted.clone())), Ok(first), "still known");
+    pass(&mut world, 23 * 3600);
+    assert_eq!(world.counters().manifests_unpublished, 1);
+    assert!(use_session(&mut world, 1000).is_ok());
+    // By then the log time has caught up, and all is over when it should be.
+    pass(&mut world, 3600 + 10);
+    assert_eq!((world.counters().manifests_unpublished, world.counters().sessions), (0, 0));
+    // A clock that is wrong by years for a moment keeps nothing for years.
+    let mut world = World::new();
+    world.wall_ms += 20 * 365 * 24 * 3_600_000;
+    open(&mut world, 1000, 1).unwrap();
+    world.wall_ms = START_MS;
+    world.advance((SESSION_TTL + LOG_TIME_LEAD_MAX).as_millis() as u64);
+    world.op(Op::Expire);
+    assert_eq!(world.counters().sessions, 0);
+}
+
+#[test]
+fn a_begin_whose_answer_was_lost_gets_it_again() {
+    let mut world = World::new();
+    world.put("a", with_copy(1, 100)).unwrap();
+    let wanted = PutFile {
+        condition: Condition { if_none_match_any: true, ..Condition::default() },
+        ..put("b", without_copy(1))
+    };
+    let known = Some(&wanted.content);
+    let command = world.command(Action::PutFile(wanted.clone()));
+    let numbered = Some((command.session, command.sequence));
+    let before = query::check_put(&world.rows, &TOKEN, &wanted, known, numbered).unwrap();
+    assert_eq!((before.answered, before.needs_no_bytes), (None, true));
+    let answer = world.send(&command).unwrap();
+    // The condition does not hold any more, because of this very put.
+    let again = query::check_put(&world.rows, &TOKEN, &wanted, known, numbered).unwrap();
+    assert_eq!(again.answered, Some(answer));
+    let code = |session, sequence| match query::check_put(
+        &world.rows,
+        &TOKEN,
+        &wanted,
+        known,
+        Some((session, sequence)),
+    ) {
+        Err(Refusal::Failure(failure)) => failure.code,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(code(command.session, command.sequence + 1), ErrorCode::PreconditionFailed);
+    assert_eq!(code(SessionId::from_random(77), 1), ErrorCode::PreconditionFailed);
+    let remove = world.command(delete("a", false));
+    world.send(&remove).unwrap();
+    let code = |sequence| match query::check_put(
+        &world.rows,
+        &TOKEN,
+        &wanted,
+        known,
+        Some((command.session, sequence)),
+    ) {
+        Err(Refusal::Failure(failure)) => failure.code,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(code(remove.sequence), ErrorCode::InvalidArgument);
 }
