@@ -17,13 +17,32 @@ use super::permissions::{Lifetime, lifetime, roles};
 use super::sign::{CREDENTIAL_KEY, REQUEST_ID_KEY, timeout};
 use super::{Peer, RequestContext, RequestId, Rpc, to_failure, to_status};
 
-/// Authenticates, permits, limits, times and traces the calls of one service, by either binding.
+/// Authenticates, permits, limits, times and traces the calls of services, by either binding.
 pub struct Guard {
     verifier: CredentialVerifier,
     clock: SharedClock,
     calls_max: usize,
-    calls: Arc<AtomicUsize>,
+    calls: InWork,
     meters: ServerMeters,
+}
+
+/// Calls in work, each service for itself: one guard may stand before several in a process, and a crowd of readers
+/// must not keep a heartbeat out.
+#[derive(Default)]
+struct InWork {
+    volume: Arc<AtomicUsize>,
+    filer: Arc<AtomicUsize>,
+    master: Arc<AtomicUsize>,
+}
+
+impl InWork {
+    fn of(&self, rpc: Rpc) -> &Arc<AtomicUsize> {
+        match rpc.service() {
+            "volume" => &self.volume,
+            "filer" => &self.filer,
+            _ => &self.master,
+        }
+    }
 }
 
 /// Who calls, and what came with the call.
@@ -35,18 +54,18 @@ struct Caller {
 }
 
 impl Guard {
-    /// A guard that takes credentials of this key's cluster and [`RPC_CALLS_MAX`] calls at once.
+    /// A guard that takes credentials of this key's cluster and [`RPC_CALLS_MAX`] calls of each service at once.
     pub fn new(key: &ClusterKey, clock: SharedClock) -> Self {
         Self {
             verifier: CredentialVerifier::new(key.cluster(), key.public()),
             clock,
             calls_max: RPC_CALLS_MAX,
-            calls: Arc::new(AtomicUsize::new(0)),
+            calls: InWork::default(),
             meters: ServerMeters::default(),
         }
     }
 
-    /// The same with another number of calls at once.
+    /// The same with another number of calls of each service at once.
     pub fn with_calls_max(self, calls_max: usize) -> Self {
         Self { calls_max, ..self }
     }
@@ -75,7 +94,7 @@ impl Guard {
         permit(rpc, caller.peer)?;
         within_limit(rpc, request.get_ref().size())?;
         let place =
-            Place::take(&self.calls, self.calls_max).ok_or_else(|| overloaded(rpc, self.calls_max))?;
+            Place::take(self.calls.of(rpc), self.calls_max).ok_or_else(|| overloaded(rpc, self.calls_max))?;
         Ok((caller, place))
     }
 
@@ -192,5 +211,36 @@ fn report(rpc: Rpc, status: &Status) {
             tracing::warn!(service, method, code, message = failure.message, "an inner call was refused");
         }
         _ => tracing::debug!(service, method, code, message = failure.message, "an inner call failed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hay_common::clock::ManualClock;
+    use hay_common::ids::{ClusterId, NodeId};
+
+    use super::*;
+    use crate::rpc::Role;
+    use crate::v1;
+
+    fn from<T>(role: Role, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.extensions_mut().insert(Peer { role, node: NodeId::from_random(1) });
+        request
+    }
+
+    #[test]
+    fn a_crowded_service_keeps_nobody_out_of_another() {
+        let key = ClusterKey::from_seed(ClusterId::from_random(1), &[1; 32]).unwrap();
+        let guard = Guard::new(&key, ManualClock::at(1)).with_calls_max(1);
+        let read = || from(Role::Gateway, v1::ReadBatchRequest::default());
+        let held = guard.admit(Rpc::VolumeReadBatch, &mut read()).unwrap();
+        assert!(guard.admit(Rpc::VolumeReadBatch, &mut read()).is_err());
+        let mut whoami = from(Role::Gateway, v1::WhoamiRequest::default());
+        let filer = guard.admit(Rpc::FilerWhoami, &mut whoami).unwrap();
+        let mut lease = from(Role::Gateway, v1::LeaseWriteRequest::default());
+        let master = guard.admit(Rpc::MasterLeaseWrite, &mut lease).unwrap();
+        drop((held, filer, master));
+        assert!(guard.admit(Rpc::VolumeReadBatch, &mut read()).is_ok());
     }
 }
