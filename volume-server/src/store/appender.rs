@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hay_common::disk::is_full;
@@ -22,7 +23,8 @@ pub(crate) fn start(volume: Arc<Volume>) -> io::Result<()> {
     let name = format!("append-{}", volume.id);
     let synced = volume.content.read().end;
     std::thread::Builder::new().name(name).spawn(move || {
-        Appender { volume, synced, company: Company::default(), sync_took: Duration::ZERO }.run()
+        Appender { volume, synced, company: Company::default(), sync_took: Duration::ZERO, dirty_since: None }
+            .run()
     })?;
     Ok(())
 }
@@ -31,6 +33,8 @@ struct Appender {
     volume: Arc<Volume>,
     /// All below is on disk.
     synced: u64,
+    /// In durability async: since when something was not, on the monotonic clock.
+    dirty_since: Option<Duration>,
     company: Company,
     /// How long the last sync took.
     sync_took: Duration,
@@ -61,10 +65,13 @@ impl Appender {
     fn run(mut self) {
         upkeep::zero_ahead_if_due(&self.volume);
         loop {
-            // In durability async what was written must reach the disk some time though nobody appends any more.
-            let is_dirty = self.synced < self.volume.content.read().end;
+            let patience = self.sync_due_in();
+            if patience == Some(Duration::ZERO) {
+                self.sync_if_dirty();
+                continue;
+            }
             let gather = self.company.gather();
-            match self.volume.queue.take(is_dirty.then_some(ASYNC_SYNC_EVERY), gather) {
+            match self.volume.queue.take(patience, gather) {
                 Work::Append(submissions) => self.append(submissions),
                 Work::Control(Control::Seal { epoch, done }) => {
                     let sealed = self.seal(epoch);
@@ -88,6 +95,19 @@ impl Appender {
                 Work::Over => return,
             }
         }
+    }
+
+    /// In durability async: how long what was written may still wait for its sync, whether appends go on or not.
+    fn sync_due_in(&mut self) -> Option<Duration> {
+        // A checkpoint vouches for all that it covers.
+        self.synced = self.synced.max(self.volume.checkpoint_at.load(Ordering::Relaxed));
+        if self.synced >= self.volume.content.read().end || self.volume.state.load().read_only.is_some() {
+            self.dirty_since = None;
+            return None;
+        }
+        let now = self.volume.shared.clock.monotonic();
+        let since = *self.dirty_since.get_or_insert(now);
+        Some(ASYNC_SYNC_EVERY.saturating_sub(now.saturating_sub(since)))
     }
 
     fn append(&mut self, submissions: Vec<Submission>) {

@@ -303,3 +303,21 @@ async fn a_creation_that_is_repeated_and_cut_short_anywhere_can_be_repeated_agai
         holds(store, new, 1, 100).await;
     }
 }
+
+#[tokio::test]
+async fn durability_async_syncs_though_appends_never_pause() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let clock = hay_common::clock::ManualClock::at(0);
+    let config = StoreConfig { durability: hay_common::model::Durability::Async, ..config(dir.path()) };
+    let random = SeededRandom::shared(9);
+    let store = Store::open(config, Arc::new(disk.clone()), clock.clone(), random).unwrap();
+    store.create(LARGE, EPOCH, SizeClass::Large).unwrap();
+    for key in 0..20 {
+        put(&store, LARGE, key, 100).await.unwrap();
+        clock.advance(hay_common::limits::ASYNC_SYNC_EVERY * 6 / 10);
+    }
+    // Every second, or third where the appender saw the clock late.
+    let syncs = disk.count(Call::Sync, "8.vol");
+    assert!((3..=10).contains(&syncs), "{syncs} syncs");
+}
