@@ -47,7 +47,7 @@ pub(super) fn open(context: &mut Context<'_, '_>, sessions: &[SessionId]) -> App
         if context.exists(&keys::session(*id))? {
             continue;
         }
-        make_room(context)?;
+        make_room(context, sessions)?;
         let row = SessionRow { expires_ms, highest: 0, used_ms: context.log_ms };
         context.batch.put(keys::session(*id), &row);
         context.batch.put(keys::session_expiry(expires_ms, *id), &Mark);
@@ -58,7 +58,8 @@ pub(super) fn open(context: &mut Context<'_, '_>, sessions: &[SessionId]) -> App
 
 /// Makes sure that one more session may be opened. At the limit the one that was not used for longest is over: whoever
 /// opened it went away without a word, else it would have been used. Its rows are swept like those of any that is over.
-fn make_room(context: &mut Context<'_, '_>) -> Applied<()> {
+/// Those that are being `granted` take no place from each other.
+fn make_room(context: &mut Context<'_, '_>, granted: &[SessionId]) -> Applied<()> {
     let counters: Counters = context.read(&keys::counters())?.unwrap_or_default();
     if counters.sessions < SESSIONS_MAX {
         return Ok(());
@@ -76,7 +77,8 @@ fn make_room(context: &mut Context<'_, '_>) -> Applied<()> {
         if row.expires_ms > context.log_ms {
             open += 1;
             let may_end = row.highest == 0 || Some(row.used_ms) <= idle_since;
-            let unused = keys::session_in(key).filter(|_| may_end).map(|id| (row.used_ms, id));
+            let id = keys::session_in(key).filter(|id| may_end && !granted.contains(id));
+            let unused = id.map(|id| (row.used_ms, id));
             if let Some(unused) =
                 unused.filter(|unused| longest_unused.is_none_or(|longest| *unused < longest))
             {

@@ -142,6 +142,15 @@ fn a_session_in_use_is_never_ended_to_make_room() {
     world.advance(1);
     open(&mut world, 10_000, 1).unwrap();
     assert!(use_session(&mut world, 1000).is_ok());
+    // Nor do those of one grant take each other's place.
+    let mut world = full_world();
+    for n in 8..u128::from(SESSIONS_MAX) - 1 {
+        use_session(&mut world, 1000 + n).unwrap();
+    }
+    let before = dump(&world.rows);
+    assert_eq!(open(&mut world, 10_000, 9), Err(ErrorCode::Overloaded));
+    assert_eq!(dump(&world.rows), before, "a grant is refused as a whole");
+    open(&mut world, 10_000, 8).unwrap();
 }
 
 #[test]
