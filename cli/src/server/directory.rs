@@ -233,7 +233,7 @@ mod tests {
         let path = dir.path().join("a/b");
         let mut held = DataDirectory::open(&RealDisk, &path).unwrap();
         assert!(matches!(DataDirectory::open(&RealDisk, &path), Err(DirectoryError::InUse(_))));
-        held.role(&RealDisk, "filer").unwrap();
+        std::fs::write(held.role(&RealDisk, "filer").unwrap().join("x"), b"x").unwrap();
         held.complete(&RealDisk).unwrap();
         drop(held);
         DataDirectory::open(&RealDisk, &path).unwrap().role(&RealDisk, "filer").unwrap();
@@ -247,7 +247,10 @@ mod tests {
         let mut held = DataDirectory::open(&RealDisk, dir.path()).unwrap();
         let role = held.role(&RealDisk, "volume").unwrap();
         held.complete(&RealDisk).unwrap();
-        std::fs::remove_dir(&role).unwrap();
+        assert!(matches!(held.role(&RealDisk, "volume"), Err(DirectoryError::Damaged { .. })), "emptied");
+        std::fs::write(role.join("node"), b"x").unwrap();
+        held.role(&RealDisk, "volume").unwrap();
+        std::fs::remove_dir_all(&role).unwrap();
         assert!(matches!(held.role(&RealDisk, "volume"), Err(DirectoryError::Damaged { .. })));
         drop(held);
         let again = DataDirectory::open(&RealDisk, dir.path()).unwrap();

@@ -11,8 +11,9 @@ use futures::stream::FuturesOrdered;
 use hay_client::filer::{AddReferences, ChunkRef, Content, ManifestRef, Put, Session};
 use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::{ContentHash, ManifestId};
-use hay_common::limits::{FILE_CHUNKS_MAX, REFS_PER_ROW_MAX, UPLOAD_CHUNKS_IN_FLIGHT};
+use hay_common::limits::{CHUNK_BYTES_MAX, FILE_CHUNKS_MAX, REFS_PER_ROW_MAX, UPLOAD_CHUNKS_IN_FLIGHT};
 use hay_common::manifest::RootBuilder;
+use hay_common::model::Chunk;
 use http_body::Body;
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -44,6 +45,7 @@ struct Outcome {
     root: RootBuilder,
     /// The only chunk of a file that needs no manifest.
     single: Option<Stored>,
+    first: Option<Chunk>,
     referenced: u32,
 }
 
@@ -53,6 +55,8 @@ pub(crate) struct LargeUpload {
     pub(crate) caller: Authenticated,
     pub(crate) ask: PutAsk,
     pub(crate) session: Arc<Session>,
+    /// Bytes that the client announced, if it did.
+    pub(crate) announced: Option<u64>,
 }
 
 impl LargeUpload {
@@ -141,10 +145,9 @@ impl LargeUpload {
         let mut waiting: Vec<Stored> = Vec::new();
         let mut adding: Option<BoxFuture<'_, Result<(), Failure>>> = None;
         let (mut open, mut referenced, mut offset) = (true, 0u32, 0u64);
+        let mut first = None;
         loop {
-            // A single chunk needs no manifest, and whether it stays single is known with the second.
-            let several = root.chunk_count() > 1;
-            if adding.is_none() && several && !waiting.is_empty() {
+            if adding.is_none() && self.takes_manifest(&waiting, root.chunk_count()) {
                 let rest = waiting.split_off(waiting.len().min(REFS_PER_ROW_MAX));
                 let batch = std::mem::replace(&mut waiting, rest);
                 let bytes: u64 = batch.iter().map(|s| u64::from(s.reference.chunk.size)).sum();
@@ -163,6 +166,7 @@ impl LargeUpload {
                 Some(stored) = storing.next(), if !storing.is_empty() => {
                     let stored: Stored = stored?;
                     root.push(stored.reference.chunk);
+                    first.get_or_insert(stored.reference.chunk);
                     if root.chunk_count() > u64::from(FILE_CHUNKS_MAX) {
                         return Err(Failure::new(ErrorCode::TooLarge, format!("a file may have {FILE_CHUNKS_MAX} chunks")));
                     }
@@ -175,7 +179,16 @@ impl LargeUpload {
                 else => break,
             }
         }
-        Ok(Outcome { root, single: waiting.pop(), referenced })
+        Ok(Outcome { root, single: waiting.pop(), first, referenced })
+    }
+
+    /// Whether what waits is to be referenced by a manifest now. A file of one chunk needs none; but a first chunk that
+    /// waited until a second is there would hold the memory that the second needs, and enough of them stopped each
+    /// other for ever. So a full chunk waits only where the client has announced that it is the only one.
+    fn takes_manifest(&self, waiting: &[Stored], chunks: u64) -> bool {
+        let Some(first) = waiting.first() else { return false };
+        let is_full = first.reference.chunk.size as usize == CHUNK_BYTES_MAX;
+        chunks > 1 || (is_full && self.announced != Some(CHUNK_BYTES_MAX as u64))
     }
 
     async fn store_one(&self, arrived: Arrived) -> Result<Stored, Failure> {
@@ -232,6 +245,13 @@ impl LargeUpload {
                 .filer
                 .put(token(&self.caller), &self.session, command, Content::Empty)
                 .await;
+        }
+        if let (1, Some(chunk)) = (outcome.referenced, outcome.first) {
+            // Nobody had announced that the first full chunk would be the only one. The manifest, given up after this,
+            // holds its reference until the file has one of its own.
+            let content = Content::Chunk(ChunkRef { chunk, new_copy: None });
+            let command = self.ask.command(chunk.hash);
+            return self.app.deps.filer.put(token(&self.caller), &self.session, command, content).await;
         }
         let (count, size) = (outcome.root.chunk_count(), outcome.root.size());
         let root_hash = outcome.root.finish().ok_or_else(|| internal("a manifest without a root"))?;

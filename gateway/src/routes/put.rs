@@ -188,7 +188,7 @@ async fn put_large(
             return Err(failure.into());
         }
     };
-    let upload = LargeUpload { app: Arc::clone(app), caller, ask, session };
+    let upload = LargeUpload { app: Arc::clone(app), caller, ask, session, announced: length };
     // A task of its own: when the client goes away, hyper drops this future, and what was referenced so far must
     // still be given up.
     let work = async move {
