@@ -8,6 +8,7 @@ use hay_client::filer::Resolve;
 use hay_client::volume::{Data, NeedleRange, Parts};
 use hay_common::error::{ErrorCode, Failure, Remedy};
 use hay_common::ids::{ContentHash, ManifestId};
+use hay_common::limits::RPC_BULK_PART_BYTES;
 use hay_common::model::{LocatedChunk, Location};
 use hay_common::retry::RetryPolicy;
 
@@ -21,6 +22,9 @@ const REPEATS: RetryPolicy = RetryPolicy {
     pause_first: Duration::from_millis(20),
     pause_max: Duration::from_millis(500),
 };
+
+/// How long an answer waits for the report of a damaged copy.
+const REPORT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The file that a download reads, for asking again where its chunks are.
 #[derive(Debug, Clone)]
@@ -93,6 +97,24 @@ impl<'a> Reader<'a> {
         Ok(None)
     }
 
+    /// Bytes that are still to come.
+    pub(crate) fn left(&self) -> u32 {
+        self.wanted.end.saturating_sub(self.wanted.start)
+    }
+
+    /// The reading as it is open on a volume server.
+    pub(crate) fn take_reading(&mut self) -> Option<Parts> {
+        self.open.take()
+    }
+
+    /// The last `bytes` that came are wanted again.
+    pub(crate) fn step_back(&mut self, bytes: usize) {
+        if bytes > 0 {
+            self.open = None;
+            self.wanted.start = self.wanted.start.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
+        }
+    }
+
     async fn try_next(&mut self) -> Result<Bytes, Failure> {
         if self.open.is_none() {
             let range = self.range()?;
@@ -142,6 +164,28 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// What the client is told. The filer knows of the file, so a needle that is not there is damage, and never looks
+    /// like a file that does not exist. The copy is reported, so that the next put of the content stores another.
+    async fn given_up(&mut self, failure: Failure) -> Failure {
+        if !matches!(failure.code, ErrorCode::NotFound | ErrorCode::Corrupt) {
+            return failure;
+        }
+        let LocatedChunk { chunk, copy, .. } = self.wanted.located;
+        let report = self.app.deps.filer.report_damaged(token(self.caller), chunk.hash, copy.id);
+        let told = tokio::time::timeout(REPORT_PATIENCE, report).await;
+        tracing::error!(
+            hash = %chunk.hash,
+            location = ?copy.location,
+            reported = matches!(told, Ok(Ok(()))),
+            reason = %failure.message,
+            "a copy of a chunk is damaged"
+        );
+        Failure::new(
+            ErrorCode::Corrupt,
+            format!("a stored chunk of the file can't be read: {}", failure.message),
+        )
+    }
+
     /// Prepares another try, or gives up with the failure.
     async fn recover(&mut self, failure: Failure) -> Result<(), Failure> {
         let may_help = matches!(failure.code.remedy(), Remedy::Refresh | Remedy::RetryLater)
@@ -149,7 +193,7 @@ impl<'a> Reader<'a> {
         self.attempt += 1;
         let pause = self.app.deps.random.as_ref();
         let Some(pause) = REPEATS.pause(self.attempt, pause).filter(|_| may_help) else {
-            return Err(failure);
+            return Err(self.given_up(failure).await);
         };
         if let Location::Volume { volume, .. } = self.wanted.located.copy.location {
             self.app.deps.master.forget(volume);
@@ -173,9 +217,13 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// At most one part as a whole, more in parts: what comes is never more than one part long.
 async fn read(app: &App, range: NeedleRange) -> Result<Data, Failure> {
     let addresses = app.deps.master.locate(range.volume).await?;
-    app.deps.volumes.read(&addresses, range).await
+    match range.length as usize <= RPC_BULK_PART_BYTES {
+        true => app.deps.volumes.read_whole(&addresses, range).await.map(Data::Whole),
+        false => app.deps.volumes.read_parts(&addresses, range).await.map(Data::Parts),
+    }
 }
 
 /// Where the tenant's row says the chunk is now.

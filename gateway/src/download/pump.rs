@@ -1,9 +1,10 @@
 //! A download of more than one piece: a task reads ahead, the connection takes.
 //!
-//! A volume server verifies a needle as a whole and holds it while it is sent, so each open chunk is paid for out of
-//! the common budget with all its bytes, until the connection has written the last of them. Downloads take their turn
-//! at the budget; one that waits too long, because others are stalled, goes on with small copies instead.
+//! Each part is paid for out of the common budget until the connection has written it, and is asked for only when the
+//! client has taken one before it. A volume server counts a needle that it holds as long as the reading is open, so the
+//! reading stays open until its last part is written.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,20 +13,18 @@ use hay_common::error::{ErrorCode, Failure};
 use hay_common::limits::{
     DOWNLOAD_PIECE_BYTES, DOWNLOAD_PREFETCH_BYTES, REFS_PER_ROW_MAX, RPC_BULK_PART_BYTES,
 };
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, Permit};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::needle::{Reader, Source, read_whole};
+use super::needle::{Reader, Source};
 use super::plan::{Plan, Wanted};
 use crate::app::{App, token};
 use crate::auth::Authenticated;
-use crate::memory::downloads::{Prefetch, tied};
+use crate::memory::downloads::{Room, tied};
 use crate::reply::body::{BrokenOff, PartStream};
 
-/// How long a download waits for its turn before it goes on with small pieces.
-const TURN_PATIENCE: Duration = Duration::from_millis(500);
-/// Bytes of a small piece.
-const SMALL_PIECE_BYTES: u32 = DOWNLOAD_PIECE_BYTES as u32;
+/// How long a client may take over one part in transit. What it has not taken by then is read again later.
+const TRANSIT_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What a download is of.
 pub(crate) struct Download {
@@ -43,7 +42,8 @@ impl Download {
     /// # Errors
     /// What the first read said.
     pub(crate) async fn start(self) -> Result<PartStream, Failure> {
-        let depth = (DOWNLOAD_PREFETCH_BYTES / RPC_BULK_PART_BYTES).max(1);
+        // One more is being read.
+        let depth = (DOWNLOAD_PREFETCH_BYTES / RPC_BULK_PART_BYTES).max(1) + 1;
         let (sender, mut receiver) = mpsc::channel::<Piece>(depth);
         let work = async move { self.run(sender).await };
         let task = match hay_proto::rpc::RequestContext::current() {
@@ -107,41 +107,49 @@ impl Download {
 
     /// False: the client is gone.
     async fn send_chunk(&self, wanted: Wanted, sender: &mpsc::Sender<Piece>) -> Result<bool, Failure> {
-        let mut rest = wanted;
-        while rest.start < rest.end {
-            match self.app.downloads.take_turn(rest.located.chunk.size as usize, TURN_PATIENCE).await {
-                Some(room) => return self.send_open(rest, Arc::new(room), sender).await,
-                None => {
-                    let end = rest.end.min(rest.start.saturating_add(SMALL_PIECE_BYTES));
-                    let piece = Wanted { end, ..rest };
-                    let bytes = read_whole(&self.app, &self.caller, &self.source, piece).await?;
-                    // Copied: a slice would hold the whole needle.
-                    let room = self.app.downloads.minimum(bytes.len());
-                    if sender.send(Ok(tied(Bytes::copy_from_slice(&bytes), Arc::new(room)))).await.is_err() {
-                        return Ok(false);
-                    }
-                    rest.start = end;
+        let mut reader = Reader::new(&self.app, &self.caller, &self.source, wanted);
+        while reader.left() > 0 {
+            // First a client that takes something, then room: one that stalls waits here and holds nothing.
+            let Ok(slot) = sender.reserve().await else { return Ok(false) };
+            let room = self.app.downloads.room(reader.left() as usize).await;
+            let Some(part) = reader.next().await? else { break };
+            match room {
+                Room::Ahead(room) => {
+                    let reading = if reader.left() == 0 { reader.take_reading() } else { None };
+                    slot.send(Ok(tied(part, (room, reading))));
+                }
+                Room::Transit(room) => {
+                    let Some(sent) = self.send_copied(&part, slot, sender).await else { return Ok(false) };
+                    reader.step_back(part.len() - sent);
+                    drop(room);
                 }
             }
         }
         Ok(true)
     }
 
-    async fn send_open(
+    /// Sends copies of a part, as much as the client takes within [`TRANSIT_PATIENCE`]: a slice would hold the whole.
+    /// Says how many bytes; `None`: the client is gone.
+    async fn send_copied(
         &self,
-        wanted: Wanted,
-        room: Arc<Prefetch>,
+        part: &Bytes,
+        slot: Permit<'_, Piece>,
         sender: &mpsc::Sender<Piece>,
-    ) -> Result<bool, Failure> {
-        let mut reader = Reader::new(&self.app, &self.caller, &self.source, wanted);
-        while let Some(mut bytes) = reader.next().await? {
-            while !bytes.is_empty() {
-                let part = bytes.split_to(bytes.len().min(RPC_BULK_PART_BYTES));
-                if sender.send(Ok(tied(part, Arc::clone(&room)))).await.is_err() {
-                    return Ok(false);
-                }
+    ) -> Option<usize> {
+        let mut patience = pin!(tokio::time::sleep(TRANSIT_PATIENCE));
+        let (mut slot, mut rest) = (slot, part.clone());
+        loop {
+            let piece = rest.split_to(rest.len().min(DOWNLOAD_PIECE_BYTES));
+            let room = self.app.downloads.minimum(piece.len());
+            slot.send(Ok(tied(Bytes::copy_from_slice(&piece), room)));
+            if rest.is_empty() {
+                return Some(part.len());
             }
+            slot = tokio::select! {
+                biased;
+                next = sender.reserve() => next.ok()?,
+                () = &mut patience => return Some(part.len() - rest.len()),
+            };
         }
-        Ok(true)
     }
 }

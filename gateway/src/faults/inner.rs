@@ -60,6 +60,7 @@ impl Inner {
             Op::PutFile(_) => "put",
             Op::AddReferences(_) => "add",
             Op::AbandonManifest(_) => "abandon",
+            Op::ReportDamaged(_) => "report",
             _ => "other",
         });
         if let Op::AbandonManifest(abandon) = &op {
@@ -185,8 +186,14 @@ impl Volume for Inner {
         let results = request.get_ref().items.iter().map(read).collect();
         Ok(Response::new(v1::ReadBatchReply { results }))
     }
-    async fn read(&self, _: Request<v1::ReadItem>) -> Answer<Self::ReadStream> {
-        not_here()
+    async fn read(&self, request: Request<v1::ReadItem>) -> Answer<Self::ReadStream> {
+        let mut world = self.0.lock();
+        world.calls.push("read");
+        let item = request.into_inner();
+        let range = item.offset as usize..(item.offset + item.length) as usize;
+        let data = world.needles.get(&(item.volume, item.cookie)).unwrap().slice(range);
+        let parts: Vec<_> = data.chunks(MIB).map(|p| Ok(v1::ReadPart { data: data.slice_ref(p) })).collect();
+        Ok(Response::new(Box::pin(stream::iter(parts))))
     }
     async fn volume_status(&self, _: Request<v1::VolumeStatusRequest>) -> Answer<v1::VolumeStatusReply> {
         not_here()

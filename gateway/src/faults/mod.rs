@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use hay_client::filer::{Condition, NewIds};
 use hay_client::{FilerClient, MasterClient, Peers, VolumeClient};
 use hay_common::clock::{ManualClock, SystemClock};
 use hay_common::error::ErrorCode;
-use hay_common::ids::ContentHash;
+use hay_common::ids::{ContentHash, Cookie, CopyId, VolumeId};
+use hay_common::limits::DOWNLOAD_PIECE_BYTES;
 use hay_common::manifest::content_hash;
-use hay_common::model::{Chunk, LocatedChunk};
+use hay_common::model::{Chunk, Codec, Copy, CopyState, LocatedChunk, Location};
 use hay_common::random::SeededRandom;
 use hay_proto::v1::put_file::Content;
 use http::HeaderMap;
@@ -25,7 +27,8 @@ use crate::app::App;
 use crate::auth::Authenticated;
 use crate::config::{GatewayConfig, GatewayDeps};
 use crate::download::needle::{Source, read_whole};
-use crate::download::plan::Wanted;
+use crate::download::plan::{Plan, Wanted};
+use crate::download::pump::Download;
 use crate::ingest::PutAsk;
 use crate::ingest::body::BodyReader;
 use crate::ingest::body::tests::{data, rules, scripted};
@@ -93,7 +96,7 @@ async fn upload(
     assert!(matches!(chunker.start().await.unwrap(), Start::Large));
     let session = app.deps.filer.session().await.unwrap();
     let ask = PutAsk { digest, ..ask(app) };
-    LargeUpload { app: app.clone(), caller: caller(), ask, session }.run(&mut chunker).await
+    LargeUpload { app: app.clone(), caller: caller(), ask, session, announced: None }.run(&mut chunker).await
 }
 
 fn body(chunks: usize) -> Vec<u8> {
@@ -238,7 +241,76 @@ async fn a_read_that_fails_is_tried_again() {
     let wanted = Wanted { located, start: 2, end: 5 };
     inner.0.lock().read_failures.push_back(ErrorCode::VolumeNotFound);
     assert_eq!(&read_whole(&app, &caller(), &source, wanted).await.unwrap()[..], b"234");
+    assert!(!inner.0.lock().calls.contains(&"report"));
+    // The filer knows the file: a needle that stays away is damage, not absence.
+    for code in [ErrorCode::NotFound, ErrorCode::Corrupt] {
+        inner.0.lock().read_failures.extend([code; 4]);
+        let failure = read_whole(&app, &caller(), &source, wanted).await.unwrap_err();
+        assert_eq!(failure.code, ErrorCode::Corrupt);
+        let mut world = inner.0.lock();
+        assert_eq!(world.calls.iter().filter(|c| **c == "report").count(), 1, "{code}");
+        world.calls.clear();
+        world.read_failures.clear();
+    }
     inner.0.lock().read_failures.push_back(ErrorCode::Internal);
     let failure = read_whole(&app, &caller(), &source, wanted).await.unwrap_err();
     assert_eq!(failure.code, ErrorCode::Internal);
+}
+
+/// A download of four chunks of 8 MiB that lie in one volume each.
+fn download(app: &Arc<App>, inner: &Inner) -> Download {
+    let chunk_bytes = 8 << 20;
+    let located = |number: u32| {
+        let bytes = Bytes::from(vec![number as u8; chunk_bytes]);
+        let chunk = Chunk { hash: ContentHash([number as u8; 32]), size: chunk_bytes as u32 };
+        inner.0.lock().needles.insert((1, number), bytes);
+        let location = Location::Volume { volume: VolumeId(1), cookie: Cookie(number) };
+        let copy = Copy {
+            id: CopyId::from_random(u128::from(number)),
+            location,
+            codec: Codec::PLAIN,
+            stored_bytes: chunk.size,
+            state: CopyState::Live,
+        };
+        LocatedChunk { number, offset: u64::from(number) * chunk_bytes as u64, chunk, copy }
+    };
+    let plan = Plan::new(0, 4 * chunk_bytes as u64, (0..4).map(located).collect());
+    let source = Source { path: "a/file".into(), content_hash: None, manifest: None };
+    Download { app: app.clone(), caller: caller(), source, plan }
+}
+
+#[tokio::test]
+async fn downloads_that_stall_slow_no_other_down() {
+    let inner = Inner::default();
+    let app = app(&inner);
+    let mut stalled = Vec::new();
+    for _ in 0..40 {
+        stalled.push(download(&app, &inner).start().await.unwrap());
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let held = app.buffers.held();
+    // The budget, and the small pieces that everybody may hold.
+    let bound = app.config.download_budget_bytes + 40 * 5 * DOWNLOAD_PIECE_BYTES;
+    assert!(held <= bound as u64, "{held} bytes are held by those who stall");
+    inner.0.lock().calls.clear();
+    let mut stream = download(&app, &inner).start().await.unwrap();
+    let mut came = 0;
+    while let Some(piece) = stream.next().await {
+        let piece = piece.unwrap();
+        assert!(piece.iter().all(|b| usize::from(*b) == came >> 23), "at {came}");
+        came += piece.len();
+    }
+    assert_eq!(came, 32 << 20);
+    // Each chunk is read once, and in no small pieces. Those in transit may have been read anew meanwhile.
+    let reads = inner.0.lock().calls.iter().filter(|c| **c == "read").count();
+    assert!(reads < 4 + 40, "{reads} readings");
+    // Those who stalled get all of their bytes, too.
+    stalled.drain(3..37);
+    for mut stream in stalled {
+        let mut came = 0;
+        while let Some(piece) = stream.next().await {
+            came += piece.unwrap().len();
+        }
+        assert_eq!(came, 32 << 20);
+    }
 }

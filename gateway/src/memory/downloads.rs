@@ -1,45 +1,64 @@
-//! Memory that downloads read ahead into. They take turns at it; nobody waits for ever: where the budget is held by
-//! stalled readers, a download goes on with one small piece at a time.
+//! Memory that downloads read ahead into. Where most of it is held by stalled readers, a download goes on through
+//! *transit*: one part at a time, copied out in small pieces as its client takes them, and given up where it does not.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use hay_common::limits::KIB;
+use hay_common::limits::{KIB, RPC_BULK_PART_BYTES};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::gauge::{BufferGauge, Held};
 
 /// The unit in which the budget is counted.
 const UNIT_BYTES: usize = 64 * KIB;
+/// The share of transit.
+const TRANSIT_PERCENT: usize = 25;
 
 /// The prefetch memory of a gateway. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct DownloadMemory {
-    all: usize,
-    units: Arc<Semaphore>,
+    ahead: Arc<Semaphore>,
+    transit: Arc<Semaphore>,
     gauge: BufferGauge,
 }
 
-/// Bytes that may be read ahead, until it is dropped.
+/// Bytes that may be held, until it is dropped.
 pub(crate) struct Prefetch {
     _units: Option<OwnedSemaphorePermit>,
     _held: Held,
 }
 
+/// Room for one part.
+pub(crate) enum Room {
+    /// For as long as the client takes over it.
+    Ahead(Prefetch),
+    /// Only while the client takes it at once.
+    Transit(Prefetch),
+}
+
 impl DownloadMemory {
     /// A budget of `bytes`.
     pub(crate) fn new(bytes: usize, gauge: BufferGauge) -> Self {
-        let all = bytes / UNIT_BYTES;
-        Self { all, units: Arc::new(Semaphore::new(all)), gauge }
+        let part = RPC_BULK_PART_BYTES / UNIT_BYTES;
+        let all = (bytes / UNIT_BYTES).max(2 * part);
+        let transit = (all * TRANSIT_PERCENT / 100).max(part);
+        let places = |units| Arc::new(Semaphore::new(units));
+        Self { ahead: places(all - transit), transit: places(transit), gauge }
     }
 
-    /// Room for `bytes`, in the order of asking; nothing where it takes longer than `patience`.
-    pub(crate) async fn take_turn(&self, bytes: usize, patience: Duration) -> Option<Prefetch> {
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES).min(self.all)).ok()?;
-        let turn = Arc::clone(&self.units).acquire_many_owned(units);
-        let permit = tokio::time::timeout(patience, turn).await.ok()?.ok()?;
-        Some(Prefetch { _units: Some(permit), _held: self.gauge.hold(bytes) })
+    /// Room for a part of `bytes`, whichever kind is free first. Nobody keeps transit for long, so nobody waits for
+    /// long.
+    pub(crate) async fn room(&self, bytes: usize) -> Room {
+        let bytes = bytes.min(RPC_BULK_PART_BYTES);
+        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(1);
+        let ahead = Arc::clone(&self.ahead).acquire_many_owned(units);
+        let transit = Arc::clone(&self.transit).acquire_many_owned(units);
+        let room = |permit: Result<_, _>| Prefetch { _units: permit.ok(), _held: self.gauge.hold(bytes) };
+        tokio::select! {
+            biased;
+            permit = ahead => Room::Ahead(room(permit)),
+            permit = transit => Room::Transit(room(permit)),
+        }
     }
 
     /// The piece that every download may hold whatever the others do: counted, not limited.
@@ -48,46 +67,51 @@ impl DownloadMemory {
     }
 }
 
-/// Ties the room to the bytes: given back once the connection has written and dropped them.
-pub(crate) fn tied(data: Bytes, room: Arc<Prefetch>) -> Bytes {
-    struct Tied(Bytes, #[expect(dead_code, reason = "held until the bytes are dropped")] Arc<Prefetch>);
-    impl AsRef<[u8]> for Tied {
+/// Ties to the bytes what must live as long: dropped once the connection has written and dropped them.
+pub(crate) fn tied<K: Send + 'static>(data: Bytes, kept: K) -> Bytes {
+    struct Tied<K> {
+        data: Bytes,
+        _kept: K,
+    }
+    impl<K> AsRef<[u8]> for Tied<K> {
         fn as_ref(&self) -> &[u8] {
-            &self.0
+            &self.data
         }
     }
-    Bytes::from_owner(Tied(data, room))
+    Bytes::from_owner(Tied { data, _kept: kept })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::FutureExt;
 
-    const SOON: Duration = Duration::from_millis(20);
+    const PART: usize = RPC_BULK_PART_BYTES;
 
     #[tokio::test]
     async fn room_comes_back_when_the_last_slice_is_gone() {
-        let memory = DownloadMemory::new(2 * UNIT_BYTES, BufferGauge::default());
-        let room = memory.take_turn(UNIT_BYTES + 1, SOON).await.unwrap();
-        assert!(memory.take_turn(1, SOON).await.is_none());
-        let bytes = tied(Bytes::from_static(b"hello"), Arc::new(room));
+        let memory = DownloadMemory::new(2 * PART, BufferGauge::default());
+        let room = memory.room(PART).await;
+        assert!(matches!(room, Room::Ahead(_)));
+        let bytes = tied(Bytes::from_static(b"hello"), room);
         let slice = bytes.slice(1..3);
         drop(bytes);
-        assert!(memory.take_turn(1, SOON).await.is_none());
+        let transit = memory.room(PART).await;
+        assert!(matches!(transit, Room::Transit(_)));
+        assert!(memory.room(PART).now_or_never().is_none());
         assert_eq!(&slice[..], b"el");
         drop(slice);
-        assert!(memory.take_turn(1, SOON).await.is_some());
-        assert_eq!(memory.gauge.held(), 0);
-        assert_eq!(memory.gauge.peak(), UNIT_BYTES as u64 + 1);
+        assert!(matches!(memory.room(1).await, Room::Ahead(_)));
+        drop(transit);
+        assert_eq!((memory.gauge.held(), memory.gauge.peak()), (0, 2 * PART as u64));
     }
 
     #[tokio::test]
     async fn the_minimum_is_there_for_everybody() {
-        let memory = DownloadMemory::new(UNIT_BYTES, BufferGauge::default());
-        let _all = memory.take_turn(100 * UNIT_BYTES, SOON).await.unwrap();
-        assert!(memory.take_turn(1, SOON).await.is_none());
+        let memory = DownloadMemory::new(2 * PART, BufferGauge::default());
+        let _all = (memory.room(PART).await, memory.room(PART).await);
         let (one, two) = (memory.minimum(10), memory.minimum(10));
-        assert_eq!(memory.gauge.held(), 100 * UNIT_BYTES as u64 + 20);
+        assert_eq!(memory.gauge.held(), 2 * PART as u64 + 20);
         drop((one, two));
     }
 }

@@ -42,7 +42,13 @@ pub(super) async fn read(
         return directory(ask.is_head(), &conditions);
     }
     let path_text = path.as_str().to_owned();
-    let resolved = resolve(app, &caller, &path_text, range, ask.is_head()).await?;
+    let resolved = match resolve(app, &caller, &path_text, range, ask.is_head()).await {
+        // Named without its slash.
+        Err(failure) if failure.code == ErrorCode::IsDirectory => {
+            return directory(ask.is_head(), &conditions);
+        }
+        resolved => resolved?,
+    };
     if resolved.entry.kind == EntryKind::Directory {
         return directory(ask.is_head(), &conditions);
     }
@@ -210,5 +216,5 @@ async fn short(
         return Ok(bytes);
     }
     let room = app.downloads.minimum(bytes.len());
-    Ok(tied(bytes, Arc::new(room)))
+    Ok(tied(bytes, room))
 }
