@@ -7,8 +7,11 @@ work=$(mktemp -d)
 server=""
 finish() {
     status=$?
-    trap - EXIT INT TERM
+    trap - EXIT TERM
+    # A second Ctrl-C is the server's: it then stops at once, and this goes on to the end.
+    trap '' INT
     if [ -n "$server" ]; then
+        # After Ctrl-C the terminal has told the server already, who takes this for the same wish.
         kill -TERM "$server" 2>/dev/null || true
         wait "$server" 2>/dev/null || true
     fi

@@ -2,7 +2,10 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
@@ -20,8 +23,32 @@ pub enum Piece {
     End,
 }
 
+/// How far the connection has taken a body.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// Pieces and ends handed over.
+    steps: AtomicU64,
+    /// The connection has taken all and wants more: whoever reads the local side is slow, not the server.
+    wanting: AtomicBool,
+}
+
+impl Pace {
+    /// Returns when the connection has taken nothing for `limit`, up to twice as long, although there was something to
+    /// take, or has said nothing for so long since it took the end.
+    pub(super) async fn stalled(&self, limit: Duration) {
+        loop {
+            let before = self.steps.load(Ordering::Relaxed);
+            tokio::time::sleep(limit).await;
+            if !self.wanting.load(Ordering::Relaxed) && self.steps.load(Ordering::Relaxed) == before {
+                return;
+            }
+        }
+    }
+}
+
 /// A body that arrives piece by piece.
 pub struct PieceBody {
+    pace: Arc<Pace>,
     pieces: mpsc::Receiver<io::Result<Piece>>,
     left: Option<u64>,
     ended: bool,
@@ -30,7 +57,12 @@ pub struct PieceBody {
 impl PieceBody {
     /// A body of `length` bytes, or of as many as come.
     pub fn new(pieces: mpsc::Receiver<io::Result<Piece>>, length: Option<u64>) -> Self {
-        Self { pieces, left: length, ended: false }
+        Self { pace: Arc::default(), pieces, left: length, ended: false }
+    }
+
+    /// How far it has come, to be looked at while it is sent.
+    pub(super) fn pace(&self) -> Arc<Pace> {
+        self.pace.clone()
     }
 
     fn take(&mut self, data: Bytes) -> io::Result<Frame<Bytes>> {
@@ -51,7 +83,11 @@ impl Body for PieceBody {
         if self.ended {
             return Poll::Ready(None);
         }
-        match ready!(self.pieces.poll_recv(cx)) {
+        let next = self.pieces.poll_recv(cx);
+        self.pace.wanting.store(next.is_pending(), Ordering::Relaxed);
+        let next = ready!(next);
+        self.pace.steps.fetch_add(1, Ordering::Relaxed);
+        match next {
             Some(Ok(Piece::Data(data))) => Poll::Ready(Some(self.take(data))),
             Some(Ok(Piece::End)) if self.left.unwrap_or(0) == 0 => {
                 self.ended = true;
@@ -88,6 +124,22 @@ mod tests {
 
     fn data(text: &'static str) -> io::Result<Piece> {
         Ok(Piece::Data(Bytes::from_static(text.as_bytes())))
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_is_no_stalled_server() {
+        let limit = Duration::from_millis(10);
+        let (tx, rx) = mpsc::channel(8);
+        let mut body = PieceBody::new(rx, None);
+        let pace = body.pace();
+        // The connection waits for the reader: for ever, if need be.
+        assert!(futures::poll!(body.frame()).is_pending());
+        assert!(tokio::time::timeout(limit * 20, pace.stalled(limit)).await.is_err());
+        // There is something to take, and the connection does not come for it.
+        tx.send(data("ab")).await.unwrap();
+        tx.send(data("cd")).await.unwrap();
+        body.frame().await.unwrap().unwrap();
+        pace.stalled(limit).await;
     }
 
     #[tokio::test]

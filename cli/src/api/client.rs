@@ -12,7 +12,9 @@ use hay_common::limits;
 use hay_common::random::SharedRandom;
 use hay_common::retry::RetryPolicy;
 use http::Method;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, LAST_MODIFIED};
+use http::header::{
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, IF_NONE_MATCH, LAST_MODIFIED,
+};
 use reqwest::{RequestBuilder, Response};
 
 use super::answer::{EntryType, Listing, Stat};
@@ -29,6 +31,8 @@ const JSON_BYTES_MAX: usize = 64 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Answers without a stream come within this time; a recursive delete works through a batch.
 const SMALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// A whole body on its way may take as long as at this rate: what is slower, the server gives up itself.
+const SENT_BYTES_PER_SECOND_MIN: u64 = 4 << 10;
 /// How long sent bytes may stay unacknowledged before the connection counts as lost.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
 const RETRIES: RetryPolicy = RetryPolicy {
@@ -51,6 +55,8 @@ struct Inner {
     http: reqwest::Client,
     target: Target,
     random: SharedRandom,
+    /// How long a server that has a request may say nothing, and take nothing of a body that is there.
+    patience: Duration,
 }
 
 /// The bytes of a PUT.
@@ -88,7 +94,15 @@ impl Client {
             .user_agent(concat!("hay/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| ApiError::Connection { server: target.server.clone(), cause: causes(&error) })?;
-        Ok(Self { inner: Arc::new(Inner { http, target, random }) })
+        Ok(Self { inner: Arc::new(Inner { http, target, random, patience: SMALL_TIMEOUT }) })
+    }
+
+    /// The same with less patience.
+    #[cfg(test)]
+    pub(crate) fn with_patience(self, patience: Duration) -> Self {
+        let Inner { http, target, random, .. } = self.inner.as_ref();
+        let inner = Inner { http: http.clone(), target: target.clone(), random: random.clone(), patience };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The server's address.
@@ -126,6 +140,23 @@ impl Client {
         }
         let body = self.body(response, ERROR_BYTES_MAX).await.unwrap_or_default();
         Err(ApiError::from_body(status.as_u16(), &body))
+    }
+
+    /// Sends, and waits for the head of the answer only so long: the rest of it may be a large file.
+    pub(super) async fn send_soon(&self, request: RequestBuilder) -> Result<Response, ApiError> {
+        self.within(self.inner.patience, self.send(request)).await
+    }
+
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<T, ApiError> {
+        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(self.silent()))
+    }
+
+    fn silent(&self) -> ApiError {
+        ApiError::Connection { server: self.server().to_owned(), cause: "it does not answer".into() }
     }
 
     /// A connection that broke.
@@ -210,12 +241,21 @@ impl Client {
         if let Some(content_type) = content_type {
             request = request.header(CONTENT_TYPE, content_type);
         }
-        let body = match body {
-            PutBody::Whole(bytes) => reqwest::Body::from(bytes),
-            // reqwest wants a body that may be shared; the lock is never contended.
-            PutBody::Pieces(pieces) => reqwest::Body::wrap(pieces),
+        let patience = self.inner.patience;
+        let response = match body {
+            PutBody::Whole(bytes) => {
+                let sending = Duration::from_secs(bytes.len() as u64 / SENT_BYTES_PER_SECOND_MIN);
+                self.within(patience + sending, self.send(request.body(bytes))).await?
+            }
+            // No limit on the whole: as long as pieces go, it goes on.
+            PutBody::Pieces(pieces) => {
+                let pace = pieces.pace();
+                tokio::select! {
+                    sent = self.send(request.body(reqwest::Body::wrap(pieces))) => sent?,
+                    () = pace.stalled(patience) => return Err(self.silent()),
+                }
+            }
         };
-        let response = self.send(request.body(body)).await?;
         Ok(Stored { etag: etag_of(response.headers()) })
     }
 
@@ -224,10 +264,26 @@ impl Client {
     /// # Errors
     /// What the server or the connection says, after the retries.
     pub async fn make_directory(&self, path: &RemotePath) -> Result<(), ApiError> {
+        self.put_directory(path, false).await
+    }
+
+    /// Makes a directory that is not there yet.
+    ///
+    /// # Errors
+    /// `is_directory` (or `not_directory`, for a file) where something is there, and what the server or the connection
+    /// says, after the retries.
+    pub async fn make_new_directory(&self, path: &RemotePath) -> Result<(), ApiError> {
+        self.put_directory(path, true).await
+    }
+
+    async fn put_directory(&self, path: &RemotePath, only_new: bool) -> Result<(), ApiError> {
         let key = self.idempotency_key();
         let route = routes::file(&path.as_directory());
         self.with_retries(|| async {
-            let request = self.request(Method::PUT, &route).header(IDEMPOTENCY_KEY, &key);
+            let mut request = self.request(Method::PUT, &route).header(IDEMPOTENCY_KEY, &key);
+            if only_new {
+                request = request.header(IF_NONE_MATCH, "*");
+            }
             self.send(request.header(CONTENT_LENGTH, "0").timeout(SMALL_TIMEOUT)).await.map(drop)
         })
         .await
@@ -244,8 +300,10 @@ impl Client {
         let body = self
             .with_retries(|| async {
                 let request = self.request(Method::DELETE, &route).header(IDEMPOTENCY_KEY, &key);
-                let response = self.send(request).await?;
-                self.body(response, ERROR_BYTES_MAX).await
+                // The answer to a recursive one comes when all is gone.
+                let patience = self.inner.patience * if recursive { 30 } else { 1 };
+                let removing = async { self.body(self.send(request).await?, ERROR_BYTES_MAX).await };
+                self.within(patience, removing).await
             })
             .await?;
         let answer: Option<serde_json::Value> = serde_json::from_slice(&body).ok();

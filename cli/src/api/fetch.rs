@@ -72,7 +72,7 @@ impl Client {
             request = request.header(RANGE, format!("bytes={}-", progress.done));
         }
         let resumed = progress.done > 0;
-        let mut response = match self.send(request).await {
+        let mut response = match self.send_soon(request).await {
             Err(error)
                 if resumed && error.code() == Some(hay_common::error::ErrorCode::PreconditionFailed) =>
             {

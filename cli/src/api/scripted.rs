@@ -18,6 +18,8 @@ pub(crate) enum Act {
     AnswerEarly(Vec<u8>),
     /// Read it whole, and close without a word.
     Hang,
+    /// Read it whole, say nothing, and keep the connection until the client gives it up.
+    Silence,
 }
 
 /// A request as it came.
@@ -85,9 +87,14 @@ async fn perform(mut stream: TcpStream, act: Act, log: &Log) {
         }
     }
     log.lock().push(asked);
+    if matches!(act, Act::Silence) {
+        let mut rest = [0; 1024];
+        while stream.read(&mut rest).await.unwrap_or(0) > 0 {}
+        return;
+    }
     match act {
         Act::Answer(bytes) | Act::AnswerEarly(bytes) => stream.write_all(&bytes).await.unwrap(),
-        Act::Hang => {}
+        Act::Hang | Act::Silence => {}
     }
     stream.shutdown().await.ok();
     // Closing with unread bytes would send a reset that overtakes the answer.

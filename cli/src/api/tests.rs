@@ -1,11 +1,13 @@
 //! The client against a server that loses connections, answers late, early and wrongly.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use hay_common::error::ErrorCode;
 use tokio::sync::mpsc;
 
 use super::scripted::{Act, answer, play};
-use super::{ApiError, Client, EntryType, Fetched, PutBody};
+use super::{ApiError, Client, EntryType, Fetched, Piece, PieceBody, PutBody};
 use crate::files::content_hash;
 use crate::remote::RemotePath;
 
@@ -121,6 +123,26 @@ async fn what_will_not_pass_is_not_repeated() {
         assert_eq!(error.code(), Some(code), "{error:?}");
         assert_eq!(log.lock().len(), 1, "{code}");
     }
+}
+
+/// Each of these waited for ever.
+#[tokio::test]
+async fn a_server_that_never_answers_is_given_up() {
+    const PATIENCE: Duration = Duration::from_millis(50);
+    let silent = || async { play((0..6).map(|_| Act::Silence).collect()).await.0.with_patience(PATIENCE) };
+    let unreachable = |error: ApiError| assert!(matches!(error, ApiError::Connection { .. }), "{error:?}");
+    let client = silent().await;
+    unreachable(fetch(&client).await.0.unwrap_err());
+    let client = silent().await;
+    unreachable(client.remove(&path(), false).await.unwrap_err());
+    let client = silent().await;
+    let body = PutBody::Whole(Bytes::from_static(b"abc"));
+    unreachable(client.put_once(&path(), "key", None, body).await.unwrap_err());
+    let (tx, rx) = mpsc::channel(2);
+    tx.send(Ok(Piece::Data(Bytes::from_static(b"abc")))).await.unwrap();
+    tx.send(Ok(Piece::End)).await.unwrap();
+    let body = PutBody::Pieces(PieceBody::new(rx, Some(3)));
+    unreachable(client.put_once(&path(), "key", None, body).await.unwrap_err());
 }
 
 #[tokio::test]

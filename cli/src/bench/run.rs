@@ -77,6 +77,8 @@ pub fn run(args: BenchArgs, context: Context) -> Result<Exit, Stop> {
         }
     });
     let bench = Bench::new(&args, &context, &runtime, stop)?;
+    // What was there before is nobody's to remove: only from here on is the directory this run's own.
+    bench.make_directory()?;
     let outcome = bench.measure();
     if args.keep {
         context.out.note(format_args!("kept in {}", bench.directory.shown()));
@@ -158,15 +160,20 @@ impl<'a> Bench<'a> {
         })
     }
 
+    /// Makes the directory, which must be new: looking first and making it later could take another's for its own.
+    fn make_directory(&self) -> Result<(), Stop> {
+        use hay_common::error::ErrorCode::{IsDirectory, NotDirectory, PreconditionFailed};
+        let made = self.runtime.block_on(self.client.make_new_directory(&self.directory));
+        made.map_err(|error| match error.code() {
+            Some(IsDirectory | NotDirectory | PreconditionFailed) => {
+                Stop::usage(format!("{} is there already: name another --prefix", self.directory.shown()))
+            }
+            _ => Stop::from(error).about(&self.directory.shown()),
+        })
+    }
+
     fn measure(&self) -> Result<Report, Stop> {
         let durability = self.runtime.block_on(self.client.cluster()).ok().and_then(|c| find_durability(&c));
-        let existing = self.runtime.block_on(self.client.stat(&self.directory));
-        if existing.is_ok() {
-            return Err(Stop::usage(format!(
-                "{} is there already: name another --prefix",
-                self.directory.shown()
-            )));
-        }
         let mut stored = 0;
         let (mut write, mut read) = (None, None);
         let mut cpu_s = None;

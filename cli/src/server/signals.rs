@@ -1,26 +1,83 @@
 //! SIGINT and SIGTERM.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
+
+/// Signals of one kind that come closer together are one wish: a terminal sends SIGINT to a whole group of processes,
+/// and one of the group may pass it on.
+const SAME_WISH: Duration = Duration::from_secs(1);
 
 /// Waits for the signals that end a server.
 pub struct Stop {
     interrupt: Signal,
     terminate: Signal,
+    heard: Heard,
 }
 
 impl Stop {
     /// From now on these signals no longer end the process by themselves.
     pub fn listen() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            heard: Heard::default(),
+        })
     }
 
-    /// The next one's name.
+    /// The name of the first one; called again, of one that insists.
     pub async fn wait(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
+        loop {
+            let interrupt = tokio::select! {
+                _ = self.interrupt.recv() => true,
+                _ = self.terminate.recv() => false,
+            };
+            if self.heard.counts(interrupt, Instant::now()) {
+                return if interrupt { "SIGINT" } else { "SIGTERM" };
+            }
         }
+    }
+}
+
+/// What came so far.
+#[derive(Default)]
+struct Heard {
+    interrupt: Option<Instant>,
+    terminate: Option<Instant>,
+}
+
+impl Heard {
+    /// Whether a signal says something new: the first of all does, and after it one whose own kind came a while ago.
+    /// The other kind may be the same wish on another way, as when `make run` is interrupted and its script ends what
+    /// it started.
+    fn counts(&mut self, interrupt: bool, now: Instant) -> bool {
+        let first = self.interrupt.is_none() && self.terminate.is_none();
+        let own = if interrupt { &mut self.interrupt } else { &mut self.terminate };
+        let since = *own.get_or_insert(now);
+        first || now.duration_since(since) >= SAME_WISH
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_wish_that_comes_twice_is_no_insisting() {
+        let began = Instant::now();
+        let at = |ms| began + Duration::from_millis(ms);
+        let mut heard = Heard::default();
+        assert!(heard.counts(true, at(0)));
+        // The script of `make run` passes the end on, however late.
+        assert!(!heard.counts(false, at(3)));
+        assert!(!heard.counts(true, at(900)));
+        assert!(heard.counts(true, at(1000)), "pressed again");
+
+        let mut heard = Heard::default();
+        assert!(heard.counts(true, at(0)));
+        assert!(!heard.counts(false, at(5000)));
+        assert!(heard.counts(false, at(7000)));
     }
 }

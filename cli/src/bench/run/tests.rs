@@ -1,8 +1,10 @@
 //! The floors run for a second each, and the choices that need no server.
 
 use super::*;
+use crate::api::scripted::{Act, answer, play};
 use crate::bench::sync::SyncFloor;
 use crate::bench::{grpc, http};
+use clap::Parser;
 use hay_common::clock::SystemClock;
 use hay_common::random::SeededRandom;
 use std::future::Future;
@@ -88,4 +90,28 @@ fn only_plain_http_is_measured() {
     assert_eq!(address_of(&target("http://127.0.0.1:81")).unwrap(), "127.0.0.1:81".parse().unwrap());
     assert_eq!(address_of(&target("http://[::1]")).unwrap(), "[::1]:80".parse().unwrap());
     assert!(address_of(&target("https://127.0.0.1:81")).is_err());
+}
+
+/// What `hay bench --prefix /mine` did to a server that answers its first request so.
+fn refused_prefix(answer: Vec<u8>) -> (Result<Exit, Stop>, Vec<String>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let script = std::iter::once(answer).chain(std::iter::repeat_n(b"HTTP/1.1 500 No\r\n\r\n".to_vec(), 4));
+    let (client, log) = runtime.block_on(play(script.map(Act::Answer).collect()));
+    let cli = crate::flags::Cli::parse_from(["hay", "bench", "--prefix", "/mine"]);
+    let crate::flags::Command::Bench(args) = cli.command else { panic!() };
+    let outcome = run(args, Context { client, out: Output::new(true), clock: SystemClock::shared() });
+    let asked = log.lock().iter().map(|asked| asked.head.lines().next().unwrap().to_owned()).collect();
+    (outcome, asked)
+}
+
+#[test]
+fn a_directory_that_was_there_before_is_left_alone() {
+    let only_new = vec!["PUT /api/nfs/files/mine/ HTTP/1.1".to_owned()];
+    let body = br#"{"error":{"code":"is_directory","message":"directory exists already"}}"#;
+    let (outcome, asked) = refused_prefix(answer("409 Conflict", "", body));
+    assert_eq!((outcome.unwrap_err().exit, asked), (Exit::Usage, only_new.clone()));
+    // What is there can't be told: so nothing of it may be removed.
+    let body = br#"{"error":{"code":"forbidden","message":"no"}}"#;
+    let (outcome, asked) = refused_prefix(answer("403 Forbidden", "", body));
+    assert_eq!((outcome.unwrap_err().exit, asked), (Exit::Denied, only_new));
 }
