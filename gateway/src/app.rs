@@ -17,6 +17,9 @@ use crate::memory::gauge::BufferGauge;
 use crate::memory::uploads::UploadMemory;
 use crate::meters::Meters;
 
+/// When roles were asked whether they can work, and those that can't: (role, why).
+pub(crate) type Readiness = (Duration, Vec<(String, String)>);
+
 /// The parts and the budgets of one gateway.
 pub(crate) struct App {
     pub(crate) config: GatewayConfig,
@@ -31,8 +34,8 @@ pub(crate) struct App {
     pub(crate) requests: Arc<Semaphore>,
     /// One permit for each upload that is being received: clients that send slowly take no place from others.
     pub(crate) bodies: Arc<Semaphore>,
-    /// When readiness was asked for last, and what was said: (role, why it can't do its work).
-    pub(crate) readiness: tokio::sync::Mutex<Option<(Duration, Vec<(String, String)>)>>,
+    /// What was said of readiness last.
+    pub(crate) readiness: tokio::sync::Mutex<Option<Readiness>>,
     /// Cancelled when the server is being stopped.
     pub(crate) stopping: CancellationToken,
     /// Connections and uploads: a shutdown waits for them.
