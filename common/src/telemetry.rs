@@ -36,7 +36,8 @@ pub fn start(format: LogFormat, request: CurrentRequest) {
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     let started = match format {
         LogFormat::Text => {
-            let lines = WithRequest { inner: Format::default().with_ansi(false), insert: after_time, request };
+            let lines =
+                WithRequest { inner: Format::default().with_ansi(false), insert: after_time, request };
             registry.with(layer.event_format(lines)).try_init()
         }
         LogFormat::Json => {
@@ -63,7 +64,12 @@ where
     N: for<'a> FormatFields<'a> + 'static,
     F: FormatEvent<S, N>,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut to: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let Some(id) = (self.request)() else { return self.inner.format_event(context, to, event) };
         let mut line = String::new();
         self.inner.format_event(context, Writer::new(&mut line), event)?;
@@ -93,6 +99,9 @@ mod tests {
     #[test]
     fn the_id_stands_behind_the_time_or_in_the_object() {
         assert_eq!(after_time("T  WARN x: y\n", "ab"), "T request_id=ab  WARN x: y\n");
-        assert_eq!(as_first_member("{\"level\":\"WARN\"}\n", "ab"), "{\"request_id\":\"ab\",\"level\":\"WARN\"}\n");
+        assert_eq!(
+            as_first_member("{\"level\":\"WARN\"}\n", "ab"),
+            "{\"request_id\":\"ab\",\"level\":\"WARN\"}\n"
+        );
     }
 }

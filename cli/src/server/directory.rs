@@ -133,6 +133,9 @@ impl DataDirectory {
                 path,
                 what: "it is missing, and this is no new directory".into(),
             });
+        } else if disk.read_dir(&path).map_err(io)?.is_empty() {
+            let what = "it is empty, and this is no new directory: is a disk not mounted?".into();
+            return Err(DirectoryError::Damaged { path, what });
         }
         Ok(path)
     }
