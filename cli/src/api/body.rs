@@ -55,6 +55,11 @@ pub struct PieceBody {
 }
 
 impl PieceBody {
+    /// Bytes that are still to come, where that is known.
+    pub fn left(&self) -> Option<u64> {
+        self.left
+    }
+
     /// A body of `length` bytes, or of as many as come.
     pub fn new(pieces: mpsc::Receiver<io::Result<Piece>>, length: Option<u64>) -> Self {
         Self { pace: Arc::default(), pieces, left: length, ended: false }

@@ -241,6 +241,15 @@ impl Client {
         if let Some(content_type) = content_type {
             request = request.header(CONTENT_TYPE, content_type);
         }
+        let is_empty = match &body {
+            PutBody::Whole(bytes) => bytes.is_empty(),
+            PutBody::Pieces(pieces) => pieces.left() == Some(0),
+        };
+        if is_empty {
+            // An empty body goes without a length unless it is given one, and a server can't tell that from a
+            // forgotten one.
+            request = request.header(CONTENT_LENGTH, "0");
+        }
         let patience = self.inner.patience;
         let response = match body {
             PutBody::Whole(bytes) => {

@@ -114,17 +114,22 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 async fn serve(args: Args) -> anyhow::Result<()> {
-    let mut stop = signals::Stop::listen().context("signals can't be received")?;
+    let clock = SystemClock::shared();
+    let mut stop = signals::Stop::listen(clock.clone()).context("signals can't be received")?;
     // The port first: a server that can't be reached should not touch its data.
     let listener = TcpListener::bind(args.http).await.map_err(|error| busy(&args, &error))?;
     let address = listener.local_addr().context("the HTTP listener has no address")?;
     let server = format!("http://{address}");
 
     let disk: SharedDisk = RealDisk::shared();
-    let clock = SystemClock::shared();
     let random = SystemRandom::shared().context("the kernel gives no randomness")?;
     let mut directory = DataDirectory::open(disk.as_ref(), &args.dir)?;
-    let key = ClusterKey::load_or_create(disk.as_ref(), &directory.join("cluster.key"), random.as_ref())?;
+    let key_path = directory.join("cluster.key");
+    let key = match ClusterKey::load(disk.as_ref(), &key_path)? {
+        Some(key) => key,
+        None if directory.is_new() => ClusterKey::load_or_create(disk.as_ref(), &key_path, random.as_ref())?,
+        None => anyhow::bail!("{} is missing: put it back from a backup", key_path.display()),
+    };
     let credentials_path = directory.join("credentials.toml");
     let credentials = match Credentials::load(disk.as_ref(), &credentials_path)? {
         Some(found) => Credentials { server, ..found },

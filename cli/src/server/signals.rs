@@ -3,8 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use hay_common::clock::SharedClock;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::Instant;
 
 /// Signals of one kind that come closer together are one wish: a terminal sends SIGINT to a whole group of processes,
 /// and one of the group may pass it on.
@@ -15,15 +15,17 @@ pub struct Stop {
     interrupt: Signal,
     terminate: Signal,
     heard: Heard,
+    clock: SharedClock,
 }
 
 impl Stop {
     /// From now on these signals no longer end the process by themselves.
-    pub fn listen() -> io::Result<Self> {
+    pub fn listen(clock: SharedClock) -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             heard: Heard::default(),
+            clock,
         })
     }
 
@@ -34,29 +36,29 @@ impl Stop {
                 _ = self.interrupt.recv() => true,
                 _ = self.terminate.recv() => false,
             };
-            if self.heard.counts(interrupt, Instant::now()) {
+            if self.heard.counts(interrupt, self.clock.monotonic()) {
                 return if interrupt { "SIGINT" } else { "SIGTERM" };
             }
         }
     }
 }
 
-/// What came so far.
+/// What came so far, by the monotonic clock.
 #[derive(Default)]
 struct Heard {
-    interrupt: Option<Instant>,
-    terminate: Option<Instant>,
+    interrupt: Option<Duration>,
+    terminate: Option<Duration>,
 }
 
 impl Heard {
     /// Whether a signal says something new: the first of all does, and after it one whose own kind came a while ago.
     /// The other kind may be the same wish on another way, as when `make run` is interrupted and its script ends what
     /// it started.
-    fn counts(&mut self, interrupt: bool, now: Instant) -> bool {
+    fn counts(&mut self, interrupt: bool, now: Duration) -> bool {
         let first = self.interrupt.is_none() && self.terminate.is_none();
         let own = if interrupt { &mut self.interrupt } else { &mut self.terminate };
         let since = *own.get_or_insert(now);
-        first || now.duration_since(since) >= SAME_WISH
+        first || now.saturating_sub(since) >= SAME_WISH
     }
 }
 
@@ -66,8 +68,7 @@ mod tests {
 
     #[test]
     fn one_wish_that_comes_twice_is_no_insisting() {
-        let began = Instant::now();
-        let at = |ms| began + Duration::from_millis(ms);
+        let at = Duration::from_millis;
         let mut heard = Heard::default();
         assert!(heard.counts(true, at(0)));
         // The script of `make run` passes the end on, however late.
