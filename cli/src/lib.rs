@@ -4,6 +4,7 @@
 //! an exit code or a [`stop::Stop`]; nothing else ends the process.
 
 mod admin;
+mod allocator;
 mod api;
 mod bench;
 mod config;
@@ -20,5 +21,6 @@ use std::process::ExitCode;
 
 /// Parses the command line, runs the command, and says how it went.
 pub fn main() -> ExitCode {
+    allocator::tune();
     run::main()
 }
