@@ -12,21 +12,21 @@ const RETURNED_FROM_BYTES: i32 = 2 << 20;
 /// Few threads allocate at the same moment: no more than there are cores.
 const ARENAS: i32 = 2;
 
+/// To be called first in `main`, before there is a second thread.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "glibc's own settings have no other door")]
-mod glibc {
+pub fn tune() {
     unsafe extern "C" {
-        /// `int mallopt(int param, int value)` of malloc.h: 1 for success. Thread-safe.
-        pub safe fn mallopt(parameter: i32, value: i32) -> i32;
+        /// `int mallopt(int param, int value)` of malloc.h: 1 for success. Documented as unsafe beside other threads.
+        fn mallopt(parameter: i32, value: i32) -> i32;
+    }
+    for (parameter, value) in [(M_MMAP_THRESHOLD, RETURNED_FROM_BYTES), (M_ARENA_MAX, ARENAS)] {
+        // SAFETY: the signature is that of malloc.h, two integers by value; `main` calls this before it starts a thread.
+        // A refused setting (0) leaves the default, which costs memory and nothing else.
+        let _ = unsafe { mallopt(parameter, value) };
     }
 }
 
-/// To be called first in `main`.
-pub fn tune() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    for (parameter, value) in [(M_MMAP_THRESHOLD, RETURNED_FROM_BYTES), (M_ARENA_MAX, ARENAS)] {
-        if glibc::mallopt(parameter, value) != 1 {
-            tracing::debug!(parameter, value, "the allocator did not take a setting");
-        }
-    }
-}
+/// Other libraries of C have no such settings.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn tune() {}

@@ -1,7 +1,7 @@
 //! Structured logs on stderr. Secrets never enter: tokens and keys have no `Debug` that shows them.
 //!
 //! Every line that is written while a request is worked on carries its id. It is asked for when a line is written
-//! and not kept in a span: spans for every request and inner call cost a tenth of a small read.
+//! and not kept in a span: spans for every request and inner call took several percent of a small read's instructions.
 
 use std::fmt;
 
