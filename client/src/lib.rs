@@ -1,6 +1,7 @@
 //! Clients of the inner services, the same over both bindings: domain types in, domain types out.
 
 pub mod filer;
+pub mod group;
 mod grpc;
 pub mod master;
 mod peers;

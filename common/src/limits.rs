@@ -335,3 +335,7 @@ pub const HTTP_HEAD_SHORT_BYTES: usize = 4 * KIB;
 pub const BODY_PRESSURE_BYTES_PER_S: u64 = 64 * KIB as u64;
 /// … over this window may lose its buffer.
 pub const BODY_PRESSURE_WINDOW: Duration = Duration::from_secs(5);
+/// A call goes on from member to member of a group for this long before its failure is told.
+pub const GROUP_PATIENCE: Duration = Duration::from_secs(8);
+/// A member that says nothing for this long is passed over where there are others.
+pub const GROUP_TRY: Duration = Duration::from_secs(3);

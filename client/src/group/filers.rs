@@ -1,0 +1,61 @@
+//! The filers of a group as one. A command carries its session and sequence, and a filer that has applied it already
+//! answers as it did then: so every call may be made again.
+
+use std::sync::Arc;
+
+use hay_common::clock::SharedClock;
+use hay_common::random::SharedRandom;
+use hay_proto::rpc::transport::Channels;
+use hay_proto::rpc::{Credentials, DynFiler, remote_filer};
+use hay_proto::v1;
+use hay_proto::v1::filer_server::Filer;
+use tonic::{Request, Response, Status};
+
+use super::{Group, GroupError};
+
+/// The filers at `addresses` (`HOST:PORT`), of which any may lead. Connections are opened by the first call.
+///
+/// # Errors
+/// See [`GroupError`].
+pub fn filers(
+    addresses: &[String],
+    credentials: &Credentials,
+    clock: SharedClock,
+    random: SharedRandom,
+) -> Result<DynFiler, GroupError> {
+    let members = addresses
+        .iter()
+        .map(|address| Ok(remote_filer(Channels::lazy(address)?, credentials.clone())))
+        .collect::<Result<_, GroupError>>()?;
+    Ok(Arc::new(Filers(Group::new(members, clock, random)?)))
+}
+
+struct Filers(Group<dyn Filer>);
+
+macro_rules! every_call {
+    ($($method:ident($request:ident) -> $reply:ident;)*) => {
+        #[tonic::async_trait]
+        impl Filer for Filers {
+            $(
+                async fn $method(
+                    &self,
+                    request: Request<v1::$request>,
+                ) -> Result<Response<v1::$reply>, Status> {
+                    self.0.ask(request, |filer, request| filer.$method(request)).await
+                }
+            )*
+        }
+    };
+}
+
+every_call! {
+    whoami(WhoamiRequest) -> WhoamiReply;
+    begin(BeginRequest) -> BeginReply;
+    commit_batch(CommitBatchRequest) -> CommitBatchReply;
+    resolve_batch(ResolveBatchRequest) -> ResolveBatchReply;
+    read_manifest(ReadManifestRequest) -> ReadManifestReply;
+    find_own(FindOwnRequest) -> FindOwnReply;
+    list(ListRequest) -> ListReply;
+    open_sessions(OpenSessionsRequest) -> OpenSessionsReply;
+    filer_status(FilerStatusRequest) -> FilerStatusReply;
+}

@@ -1,0 +1,76 @@
+//! The masters of a cluster as one.
+
+use std::sync::Arc;
+
+use hay_common::clock::SharedClock;
+use hay_common::random::SharedRandom;
+use hay_proto::rpc::transport::Channels;
+use hay_proto::rpc::{BoxStream, Credentials, DynMaster, remote_master};
+use hay_proto::v1::master_server::Master;
+use hay_proto::v1::{
+    ClusterStatusReply, ClusterStatusRequest, HeartbeatCommand, HeartbeatReport, LeaseWriteRequest,
+    VolumeMapReply, VolumeMapRequest, WatchVolumeMapRequest, WriteLease,
+};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Group, GroupError};
+
+type AnyMaster = dyn Master<HeartbeatStream = BoxStream<HeartbeatCommand>, WatchVolumeMapStream = BoxStream<VolumeMapReply>>;
+
+/// The masters at `addresses` (`HOST:PORT`), of which any may lead. Connections are opened by the first call.
+///
+/// # Errors
+/// See [`GroupError`].
+pub fn masters(
+    addresses: &[String],
+    credentials: &Credentials,
+    clock: SharedClock,
+    random: SharedRandom,
+) -> Result<DynMaster, GroupError> {
+    let members = addresses
+        .iter()
+        .map(|address| Ok(remote_master(Channels::lazy(address)?, credentials.clone())))
+        .collect::<Result<_, GroupError>>()?;
+    Ok(Arc::new(Masters(Group::new(members, clock, random)?)))
+}
+
+pub(super) struct Masters(pub(super) Group<AnyMaster>);
+
+#[tonic::async_trait]
+impl Master for Masters {
+    type HeartbeatStream = BoxStream<HeartbeatCommand>;
+    type WatchVolumeMapStream = BoxStream<VolumeMapReply>;
+
+    async fn heartbeat(
+        &self,
+        request: Request<Streaming<HeartbeatReport>>,
+    ) -> Result<Response<Self::HeartbeatStream>, Status> {
+        self.0.ask_once(|master| master.heartbeat(request)).await
+    }
+
+    async fn lease_write(&self, request: Request<LeaseWriteRequest>) -> Result<Response<WriteLease>, Status> {
+        self.0.ask(request, |master, request| master.lease_write(request)).await
+    }
+
+    async fn volume_map(
+        &self,
+        request: Request<VolumeMapRequest>,
+    ) -> Result<Response<VolumeMapReply>, Status> {
+        self.0.ask(request, |master, request| master.volume_map(request)).await
+    }
+
+    async fn watch_volume_map(
+        &self,
+        request: Request<WatchVolumeMapRequest>,
+    ) -> Result<Response<Self::WatchVolumeMapStream>, Status> {
+        // Who watches tries again by itself.
+        self.0.ask_once(|master| master.watch_volume_map(request)).await
+    }
+
+    async fn cluster_status(
+        &self,
+        request: Request<ClusterStatusRequest>,
+    ) -> Result<Response<ClusterStatusReply>, Status> {
+        self.0.ask(request, |master, request| master.cluster_status(request)).await
+    }
+}

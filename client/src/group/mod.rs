@@ -1,0 +1,141 @@
+//! Several members of one Raft group as one service: a call goes to the member that answered last, and on to the others
+//! where it is down or does not lead. Over the direct binding there is one member and none of this is needed.
+
+mod filers;
+mod masters;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use hay_common::clock::SharedClock;
+use hay_common::error::ErrorCode;
+use hay_common::limits::{GROUP_PATIENCE, GROUP_TRY};
+use hay_common::random::SharedRandom;
+use hay_common::retry::RetryPolicy;
+use hay_proto::rpc::to_failure;
+use hay_proto::rpc::transport::AddressError;
+use tonic::{Request, Response, Status};
+
+pub use filers::filers;
+pub use masters::masters;
+
+/// Between rounds in which no member could do it: an election is under way, or the only member starts again.
+const ROUNDS: RetryPolicy = RetryPolicy {
+    attempts_max: u32::MAX,
+    pause_first: Duration::from_millis(20),
+    pause_max: Duration::from_millis(500),
+};
+
+/// A list of members that can't be called.
+#[derive(Debug, thiserror::Error)]
+pub enum GroupError {
+    /// Nobody was named.
+    #[error("no address was named")]
+    Empty,
+    /// One is no address.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+}
+
+/// The members of one group.
+struct Group<S: ?Sized> {
+    members: Vec<Arc<S>>,
+    /// Which one answered last. A hint: any value is good.
+    current: AtomicUsize,
+    /// How long one member may say nothing.
+    try_time: Duration,
+    clock: SharedClock,
+    random: SharedRandom,
+}
+
+impl<S: ?Sized + Send + Sync> Group<S> {
+    fn new(members: Vec<Arc<S>>, clock: SharedClock, random: SharedRandom) -> Result<Self, GroupError> {
+        if members.is_empty() {
+            return Err(GroupError::Empty);
+        }
+        Ok(Self { members, current: AtomicUsize::new(0), try_time: GROUP_TRY, clock, random })
+    }
+
+    /// The member to try, and its place.
+    fn current(&self) -> Result<(usize, &S), Status> {
+        let at = self.current.load(Ordering::Relaxed) % self.members.len().max(1);
+        let member = self.members.get(at).ok_or_else(|| Status::unavailable("the group has no members"))?;
+        Ok((at, member))
+    }
+
+    /// The member at `at` was of no use: the next one's turn, unless somebody has moved on already.
+    fn leave(&self, at: usize) {
+        let next = (at + 1) % self.members.len().max(1);
+        let _ = self.current.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Calls one member after the other until one does it, for [`GROUP_PATIENCE`] at most. Only for calls that may be
+    /// made twice: a connection that breaks does not tell whether the call arrived.
+    async fn ask<Q, R>(
+        &self,
+        request: Request<Q>,
+        call: impl for<'a> Fn(&'a S, Request<Q>) -> BoxFuture<'a, Result<Response<R>, Status>> + Send + Sync,
+    ) -> Result<Response<R>, Status>
+    where
+        Q: Clone + Send,
+    {
+        let (metadata, _, message) = request.into_parts();
+        let began = self.clock.monotonic();
+        let mut tries = 0u32;
+        loop {
+            let (at, member) = self.current()?;
+            let again = Request::from_parts(metadata.clone(), Default::default(), message.clone());
+            let status = match self.within_try(call(member, again)).await {
+                Err(status) if is_elsewhere(&status) => status,
+                reply => return reply,
+            };
+            self.leave(at);
+            tries += 1;
+            let members = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
+            if tries.is_multiple_of(members) {
+                let pause = ROUNDS.pause(tries / members, self.random.as_ref()).unwrap_or(ROUNDS.pause_max);
+                if self.clock.monotonic().saturating_sub(began) + pause > GROUP_PATIENCE {
+                    return Err(status);
+                }
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+
+    /// A member that is there and says nothing is passed over. The only one is waited for: nobody else could do it.
+    async fn within_try<R>(
+        &self,
+        call: impl Future<Output = Result<Response<R>, Status>>,
+    ) -> Result<Response<R>, Status> {
+        if self.members.len() == 1 {
+            return call.await;
+        }
+        match tokio::time::timeout(self.try_time, call).await {
+            Ok(reply) => reply,
+            Err(_) => Err(Status::unavailable("a member of the group does not answer")),
+        }
+    }
+
+    /// One try, for calls whose messages can't be sent twice; where it fails, the next call goes to the next member.
+    async fn ask_once<'a, R>(
+        &'a self,
+        call: impl FnOnce(&'a S) -> BoxFuture<'a, Result<Response<R>, Status>> + Send,
+    ) -> Result<Response<R>, Status> {
+        let (at, member) = self.current()?;
+        let reply = call(member).await;
+        if reply.is_err() {
+            self.leave(at);
+        }
+        reply
+    }
+}
+
+/// Whether another member, or the same one a little later, may do what this one did not.
+fn is_elsewhere(status: &Status) -> bool {
+    matches!(to_failure(status).code, ErrorCode::NotLeader | ErrorCode::Unavailable)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+use std::sync::atomic::Ordering;
+
+use hay_common::clock::ManualClock;
+use hay_common::random::SeededRandom;
+use hay_proto::v1;
+use hay_proto::v1::master_server::Master;
+
+use super::masters::Masters;
+use super::*;
+use crate::testing::FakeMaster;
+
+fn group(members: &[Arc<FakeMaster>]) -> (Masters, Arc<ManualClock>) {
+    let clock = ManualClock::at(1000);
+    let served = members.iter().map(FakeMaster::served).collect();
+    (Masters(Group::new(served, clock.clone(), SeededRandom::shared(7)).unwrap()), clock)
+}
+
+async fn first_volume(masters: &Masters) -> Result<u32, Status> {
+    let request = v1::VolumeMapRequest { volumes: vec![1, 2, 3], after: 0, limit: 10 };
+    let reply = masters.volume_map(Request::new(request)).await?.into_inner();
+    Ok(reply.volumes.first().map_or(0, |volume| volume.id))
+}
+
+#[tokio::test]
+async fn a_call_goes_to_the_one_that_leads_and_stays_there() {
+    let members = [1, 2, 3].map(|id| FakeMaster::new([id]));
+    *members[0].failure.lock() = Some(ErrorCode::NotLeader);
+    *members[1].failure.lock() = Some(ErrorCode::Unavailable);
+    let (masters, _) = group(&members);
+    assert_eq!(first_volume(&masters).await.unwrap(), 3);
+    *members[0].failure.lock() = None;
+    assert_eq!(first_volume(&masters).await.unwrap(), 3, "whoever answered is asked again");
+    *members[2].failure.lock() = Some(ErrorCode::NotLeader);
+    assert_eq!(first_volume(&masters).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn what_every_member_would_say_is_said_at_once() {
+    let members = [1, 2].map(|id| FakeMaster::new([id]));
+    *members[0].failure.lock() = Some(ErrorCode::StorageFull);
+    let (masters, _) = group(&members);
+    let status = first_volume(&masters).await.unwrap_err();
+    assert_eq!(to_failure(&status).code, ErrorCode::StorageFull);
+    assert_eq!(members[1].fetches.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn an_election_is_waited_for_and_a_hopeless_one_ends() {
+    let members = [1, 2, 3].map(|id| FakeMaster::new([id]));
+    members.iter().for_each(|member| *member.failure.lock() = Some(ErrorCode::NotLeader));
+    let (masters, clock) = group(&members);
+    let masters = Arc::new(masters);
+    let waiting = tokio::spawn({
+        let masters = masters.clone();
+        async move { first_volume(&masters).await }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!waiting.is_finished());
+    *members[1].failure.lock() = None;
+    assert_eq!(waiting.await.unwrap().unwrap(), 2);
+
+    *members[1].failure.lock() = Some(ErrorCode::NotLeader);
+    let hopeless = tokio::spawn(async move { first_volume(&masters).await });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    clock.advance(GROUP_PATIENCE);
+    let status = hopeless.await.unwrap().unwrap_err();
+    assert_eq!(to_failure(&status).code, ErrorCode::NotLeader);
+}
+
+#[tokio::test]
+async fn a_silent_member_is_passed_over() {
+    let members = [1, 2].map(|id| FakeMaster::new([id]));
+    let (mut masters, _) = group(&members);
+    masters.0.try_time = Duration::from_millis(30);
+    let calls = AtomicUsize::new(0);
+    let reply = masters.0.ask(Request::new(()), |_, _| {
+        let first = calls.fetch_add(1, Ordering::SeqCst) == 0;
+        Box::pin(async move {
+            if first {
+                std::future::pending::<()>().await;
+            }
+            Ok(Response::new("an answer"))
+        })
+    });
+    assert_eq!(reply.await.unwrap().into_inner(), "an answer");
+    assert_eq!(masters.0.current.load(Ordering::SeqCst), 1);
+}
