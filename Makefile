@@ -5,13 +5,18 @@ DIR ?= ./data
 ONCE ?=
 CARGO = cargo --locked
 
-.PHONY: help run test soak build setup setup-tests lint fmt deny
+CLUSTER_DIR ?= ./cluster
+
+.PHONY: help run cluster test soak build setup setup-tests lint fmt deny
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 
 run: build ## Build, start a server on ./data, store and read back a real folder, keep serving
 	@HTTP='$(HTTP)' DIR='$(DIR)' ONCE='$(ONCE)' sh scripts/run.sh
+
+cluster: build ## Build, start a cluster of processes on loopback, store and read back a real folder, keep serving
+	@DIR='$(CLUSTER_DIR)' ONCE='$(ONCE)' sh scripts/cluster.sh
 
 test: setup-tests build lint ## Everything that CI checks
 	$(CARGO) test --release --workspace

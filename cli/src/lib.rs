@@ -12,6 +12,7 @@ mod files;
 mod flags;
 mod output;
 mod remote;
+mod roles;
 mod run;
 mod server;
 mod stop;

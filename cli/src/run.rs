@@ -1,9 +1,10 @@
 //! From the command line to an action, and from its end to an exit code.
 
+use std::ffi::OsString;
 use std::future::Future;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use hay_common::clock::{SharedClock, SystemClock};
 use hay_common::random::{SharedRandom, SystemRandom};
 
@@ -11,8 +12,9 @@ use crate::api::Client;
 use crate::config::{self, Sources, Token};
 use crate::flags::{Cli, ClusterCommand, Command, Global, VolumeCommand};
 use crate::output::Output;
+use crate::roles::SettingsError;
 use crate::stop::{Exit, Stop};
-use crate::{admin, bench, files, server};
+use crate::{admin, bench, files, roles, server};
 
 /// What every action is handed.
 pub struct Context {
@@ -26,8 +28,13 @@ pub struct Context {
 
 /// Runs the process's own command line.
 pub fn main() -> ExitCode {
-    // clap prints help and usage errors itself and ends with 0 or 2.
-    let cli = Cli::parse();
+    let cli = match parse(std::env::args_os().collect()) {
+        Ok(cli) => cli,
+        Err(error) => {
+            Output::new(false).note(format_args!("hay: {error}"));
+            return ExitCode::from(Exit::Usage as u8);
+        }
+    };
     let out = Output::new(cli.global.json);
     let exit = match run(cli, out) {
         Ok(exit) => exit,
@@ -37,6 +44,13 @@ pub fn main() -> ExitCode {
         }
     };
     ExitCode::from(exit as u8)
+}
+
+/// clap prints help and usage errors itself and ends with 0 or 2.
+fn parse(arguments: Vec<OsString>) -> Result<Cli, SettingsError> {
+    let command = roles::with_settings(Cli::command(), &arguments)?;
+    let matches = command.get_matches_from(arguments);
+    Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
 }
 
 fn report(out: Output, stop: &Stop) {
@@ -54,9 +68,11 @@ fn report(out: Output, stop: &Stop) {
 fn run(cli: Cli, out: Output) -> Result<Exit, Stop> {
     let global = cli.global;
     match cli.command {
-        Command::Server(args) => {
-            server::run(args).map(|()| Exit::Ok).map_err(|error| Stop::local(format!("{error:#}")))
-        }
+        Command::Server(args) => role(server::run(args)),
+        Command::Master(args) => role(roles::run_master(args)),
+        Command::VolumeServer(args) => role(roles::run_volume_server(args)),
+        Command::Filer(args) => role(roles::run_filer(args)),
+        Command::Gateway(args) => role(roles::run_gateway(args)),
         Command::Completions(args) => completions(args.shell),
         Command::BenchFloor(args) => bench::run_floor(args, SystemClock::shared()),
         Command::Wait(args) => {
@@ -74,6 +90,7 @@ fn run(cli: Cli, out: Output) -> Result<Exit, Stop> {
         Command::Diff(args) => block_on(files::diff(args, context(&global, out)?)),
         Command::Usage => block_on(admin::usage(context(&global, out)?)),
         Command::Cluster(ClusterCommand::Status) => block_on(admin::cluster_status(context(&global, out)?)),
+        Command::Cluster(ClusterCommand::NewKey { file }) => admin::new_cluster_key(&file, out),
         Command::Volume(VolumeCommand::List) => block_on(admin::volume_list(context(&global, out)?)),
         Command::Volume(VolumeCommand::Show { id }) => {
             block_on(admin::volume_show(id, context(&global, out)?))
@@ -81,8 +98,11 @@ fn run(cli: Cli, out: Output) -> Result<Exit, Stop> {
     }
 }
 
+fn role(ended: anyhow::Result<()>) -> Result<Exit, Stop> {
+    ended.map(|()| Exit::Ok).map_err(|error| Stop::local(format!("{error:#}")))
+}
+
 fn completions(shell: clap_complete::Shell) -> Result<Exit, Stop> {
-    use clap::CommandFactory;
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "hay", &mut script);
     std::io::Write::write_all(&mut std::io::stdout().lock(), &script)?;

@@ -9,6 +9,7 @@ pub mod ids;
 pub mod limits;
 pub mod manifest;
 pub mod model;
+pub mod process;
 pub mod random;
 pub mod retry;
 pub mod telemetry;

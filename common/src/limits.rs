@@ -339,3 +339,7 @@ pub const BODY_PRESSURE_WINDOW: Duration = Duration::from_secs(5);
 pub const GROUP_PATIENCE: Duration = Duration::from_secs(8);
 /// A member that says nothing for this long is passed over where there are others.
 pub const GROUP_TRY: Duration = Duration::from_secs(3);
+/// How long a role that stops waits for calls in flight; streams that never end are cut then.
+pub const ROLE_STOP_GRACE: Duration = Duration::from_secs(5);
+/// Connections at once for health and metrics of a role without HTTP of its own.
+pub const OPERATIONS_CONNECTIONS_MAX: usize = 16;

@@ -13,7 +13,6 @@ mod faults;
 mod ingest;
 mod memory;
 mod meters;
-mod process;
 mod reply;
 mod request;
 mod routes;

@@ -1,5 +1,6 @@
 //! Flags of the commands that look at the cluster.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -12,6 +13,16 @@ pub enum ClusterCommand {
     /// Masters, volume servers and metadata at a glance
     #[command(after_help = "Examples:\n  hay cluster status\n  hay cluster status --json | jq .nodes")]
     Status,
+    /// Make the key that all processes of a new cluster share
+    #[command(after_help = "\
+Example:
+  hay cluster new-key ./cluster.key
+
+Whoever has this file can act as any part of the cluster: mode 0600, and a backup in a safe place.")]
+    NewKey {
+        /// Where; nothing may be there yet
+        file: PathBuf,
+    },
 }
 
 /// `hay volume …`.

@@ -12,7 +12,7 @@ pub use admin::{ClusterCommand, CompletionsArgs, VolumeCommand, WaitArgs};
 pub use bench::{BenchArgs, FloorArgs, FloorKind, Mode};
 pub use files::{CatArgs, DiffArgs, GetArgs, LsArgs, MkdirArgs, PutArgs, RmArgs, StatArgs};
 
-use crate::server;
+use crate::{roles, server};
 
 const AFTER_HELP: &str = "\
 Start a server, and use it from the same directory:
@@ -87,6 +87,14 @@ impl std::fmt::Debug for Global {
 pub enum Command {
     /// Run a whole Haystore in this process
     Server(server::Args),
+    /// Run a master: the volume map and write leases of a cluster
+    Master(roles::MasterArgs),
+    /// Run a volume server: keeps the bytes
+    VolumeServer(roles::VolumeServerArgs),
+    /// Run a filer: keeps paths and references
+    Filer(roles::FilerArgs),
+    /// Run a gateway: speaks HTTP with clients
+    Gateway(roles::GatewayArgs),
     /// Store a file, or with -r a folder
     Put(PutArgs),
     /// Fetch a file, or with -r a folder, and verify it

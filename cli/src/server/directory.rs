@@ -55,6 +55,12 @@ pub enum DirectoryError {
         /// In what way.
         what: String,
     },
+    /// The file with the administrator's token is gone.
+    #[error(
+        "{} is missing and only its token's hash is kept: put the file back, or start once with --new-token",
+        .0.display()
+    )]
+    NoCredentials(PathBuf),
     /// The disk did not do it.
     #[error("{}: {source}", .path.display())]
     Io {
@@ -175,6 +181,29 @@ pub struct Credentials {
 }
 
 impl Credentials {
+    /// Those of a directory, for the server at `server`, which may have changed since; made anew at the first start and
+    /// where `renew` asks for it. They are in their file before anybody knows the token: a crash in between leaves a
+    /// token that the next start makes known.
+    ///
+    /// # Errors
+    /// When they are lost, or the disk fails.
+    pub fn of_directory(
+        disk: &dyn Disk,
+        directory: &DataDirectory,
+        server: &str,
+        renew: bool,
+        random: &dyn Random,
+    ) -> Result<Self, DirectoryError> {
+        let path = directory.join("credentials.toml");
+        let credentials = match Self::load(disk, &path)? {
+            Some(found) => Self { server: server.to_owned(), ..found },
+            None if directory.is_new() || renew => Self::generate(server, random),
+            None => return Err(DirectoryError::NoCredentials(path)),
+        };
+        credentials.store(disk, &path)?;
+        Ok(credentials)
+    }
+
     /// A new token of 256 random bits.
     pub fn generate(server: &str, random: &dyn Random) -> Self {
         let mut secret = [0; 32];

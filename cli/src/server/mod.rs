@@ -1,9 +1,10 @@
 //! `hay server`: every role in one process.
 
-mod directory;
+pub(crate) mod directory;
 mod open_files;
+pub(crate) mod process;
 mod roles;
-mod signals;
+pub(crate) mod signals;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -13,11 +14,8 @@ use std::sync::Arc;
 use anyhow::Context;
 use hay_common::clock::SystemClock;
 use hay_common::disk::{RealDisk, SharedDisk};
-use hay_common::limits;
 use hay_common::model::Durability;
 use hay_common::random::SystemRandom;
-use hay_common::telemetry::{self, LogFormat};
-use hay_proto::rpc::RequestContext;
 use hay_proto::rpc::credential::ClusterKey;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::net::TcpListener;
@@ -27,9 +25,7 @@ use directory::{Credentials, DataDirectory};
 use roles::Roles;
 
 /// The tenant that the first start makes.
-const FIRST_TENANT: &str = "default";
-/// Threads for blocking calls: RocksDB reads that miss the cache, disk reads that miss the page cache, hashing.
-const BLOCKING_THREADS_MAX: usize = 64;
+pub(crate) const FIRST_TENANT: &str = "default";
 
 /// Flags of `hay server`.
 #[derive(Debug, Clone, clap::Args)]
@@ -95,22 +91,9 @@ pub enum LogFormatFlag {
 /// # Errors
 /// Names what could not be started.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let format = match args.log_format {
-        LogFormatFlag::Text => LogFormat::Text,
-        LogFormatFlag::Json => LogFormat::Json,
-    };
-    telemetry::start(format, || RequestContext::current().map(|request| request.id().to_string()));
-    let open_files = open_files::raise(limits::OPEN_FILES_WANTED);
-    tracing::debug!(open_files, "the limit on open files");
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(if args.workers == 0 { cores } else { args.workers })
-        .max_blocking_threads(BLOCKING_THREADS_MAX)
-        .thread_name("hay")
-        .enable_all()
-        .build()
-        .context("the runtime did not start")?;
-    runtime.block_on(serve(args))
+    let workers = if args.workers == 0 { cores } else { args.workers };
+    process::run(args.log_format, workers, serve(args))
 }
 
 async fn serve(args: Args) -> anyhow::Result<()> {
@@ -130,17 +113,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         None if directory.is_new() => ClusterKey::load_or_create(disk.as_ref(), &key_path, random.as_ref())?,
         None => anyhow::bail!("{} is missing: put it back from a backup", key_path.display()),
     };
-    let credentials_path = directory.join("credentials.toml");
-    let credentials = match Credentials::load(disk.as_ref(), &credentials_path)? {
-        Some(found) => Credentials { server, ..found },
-        None if directory.is_new() || args.new_token => Credentials::generate(&server, random.as_ref()),
-        None => anyhow::bail!(
-            "{} is missing and only its token's hash is kept: put the file back, or start once with --new-token",
-            credentials_path.display()
-        ),
-    };
-    // Before the filer knows the token: a crash in between leaves a token that the next start makes known.
-    credentials.store(disk.as_ref(), &credentials_path)?;
+    let credentials =
+        Credentials::of_directory(disk.as_ref(), &directory, &server, args.new_token, random.as_ref())?;
 
     let metrics = PrometheusBuilder::new().install_recorder().context("metrics can't be recorded")?;
     let env = roles::Environment { disk: disk.clone(), clock, random, key: Arc::new(key), metrics };

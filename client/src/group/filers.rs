@@ -5,29 +5,22 @@ use std::sync::Arc;
 
 use hay_common::clock::SharedClock;
 use hay_common::random::SharedRandom;
-use hay_proto::rpc::transport::Channels;
 use hay_proto::rpc::{Credentials, DynFiler, remote_filer};
 use hay_proto::v1;
 use hay_proto::v1::filer_server::Filer;
 use tonic::{Request, Response, Status};
 
-use super::{Group, GroupError};
+use super::{Group, Members};
 
-/// The filers at `addresses` (`HOST:PORT`), of which any may lead. Connections are opened by the first call.
-///
-/// # Errors
-/// See [`GroupError`].
+/// The filers among `members` that lead, whichever they are.
 pub fn filers(
-    addresses: &[String],
+    members: Members,
     credentials: &Credentials,
     clock: SharedClock,
     random: SharedRandom,
-) -> Result<DynFiler, GroupError> {
-    let members = addresses
-        .iter()
-        .map(|address| Ok(remote_filer(Channels::lazy(address)?, credentials.clone())))
-        .collect::<Result<_, GroupError>>()?;
-    Ok(Arc::new(Filers(Group::new(members, clock, random)?)))
+) -> DynFiler {
+    let members = members.0.into_iter().map(|channels| remote_filer(channels, credentials.clone())).collect();
+    Arc::new(Filers(Group::new(members, clock, random)))
 }
 
 struct Filers(Group<dyn Filer>);

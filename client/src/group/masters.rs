@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use hay_common::clock::SharedClock;
 use hay_common::random::SharedRandom;
-use hay_proto::rpc::transport::Channels;
 use hay_proto::rpc::{BoxStream, Credentials, DynMaster, remote_master};
 use hay_proto::v1::master_server::Master;
 use hay_proto::v1::{
@@ -13,25 +12,20 @@ use hay_proto::v1::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Group, GroupError};
+use super::{Group, Members};
 
 type AnyMaster = dyn Master<HeartbeatStream = BoxStream<HeartbeatCommand>, WatchVolumeMapStream = BoxStream<VolumeMapReply>>;
 
-/// The masters at `addresses` (`HOST:PORT`), of which any may lead. Connections are opened by the first call.
-///
-/// # Errors
-/// See [`GroupError`].
+/// The masters among `members` that lead, whichever they are.
 pub fn masters(
-    addresses: &[String],
+    members: Members,
     credentials: &Credentials,
     clock: SharedClock,
     random: SharedRandom,
-) -> Result<DynMaster, GroupError> {
-    let members = addresses
-        .iter()
-        .map(|address| Ok(remote_master(Channels::lazy(address)?, credentials.clone())))
-        .collect::<Result<_, GroupError>>()?;
-    Ok(Arc::new(Masters(Group::new(members, clock, random)?)))
+) -> DynMaster {
+    let members =
+        members.0.into_iter().map(|channels| remote_master(channels, credentials.clone())).collect();
+    Arc::new(Masters(Group::new(members, clock, random)))
 }
 
 pub(super) struct Masters(pub(super) Group<AnyMaster>);

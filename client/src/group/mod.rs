@@ -15,7 +15,7 @@ use hay_common::limits::{GROUP_PATIENCE, GROUP_TRY};
 use hay_common::random::SharedRandom;
 use hay_common::retry::RetryPolicy;
 use hay_proto::rpc::to_failure;
-use hay_proto::rpc::transport::AddressError;
+use hay_proto::rpc::transport::{AddressError, Channels};
 use tonic::{Request, Response, Status};
 
 pub use filers::filers;
@@ -39,6 +39,23 @@ pub enum GroupError {
     Address(#[from] AddressError),
 }
 
+/// The members of a group by their addresses: at least one.
+#[derive(Debug, Clone)]
+pub struct Members(Vec<Channels>);
+
+impl Members {
+    /// Those at `addresses` (`HOST:PORT`). Connections are opened by the first call; within a tokio runtime.
+    ///
+    /// # Errors
+    /// See [`GroupError`].
+    pub fn at(addresses: &[String]) -> Result<Self, GroupError> {
+        if addresses.is_empty() {
+            return Err(GroupError::Empty);
+        }
+        Ok(Self(addresses.iter().map(|address| Channels::lazy(address)).collect::<Result<_, _>>()?))
+    }
+}
+
 /// The members of one group.
 struct Group<S: ?Sized> {
     members: Vec<Arc<S>>,
@@ -51,11 +68,8 @@ struct Group<S: ?Sized> {
 }
 
 impl<S: ?Sized + Send + Sync> Group<S> {
-    fn new(members: Vec<Arc<S>>, clock: SharedClock, random: SharedRandom) -> Result<Self, GroupError> {
-        if members.is_empty() {
-            return Err(GroupError::Empty);
-        }
-        Ok(Self { members, current: AtomicUsize::new(0), try_time: GROUP_TRY, clock, random })
+    fn new(members: Vec<Arc<S>>, clock: SharedClock, random: SharedRandom) -> Self {
+        Self { members, current: AtomicUsize::new(0), try_time: GROUP_TRY, clock, random }
     }
 
     /// The member to try, and its place.

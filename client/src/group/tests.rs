@@ -12,7 +12,7 @@ use crate::testing::FakeMaster;
 fn group(members: &[Arc<FakeMaster>]) -> (Masters, Arc<ManualClock>) {
     let clock = ManualClock::at(1000);
     let served = members.iter().map(FakeMaster::served).collect();
-    (Masters(Group::new(served, clock.clone(), SeededRandom::shared(7)).unwrap()), clock)
+    (Masters(Group::new(served, clock.clone(), SeededRandom::shared(7))), clock)
 }
 
 async fn first_volume(masters: &Masters) -> Result<u32, Status> {
@@ -84,4 +84,11 @@ async fn a_silent_member_is_passed_over() {
     });
     assert_eq!(reply.await.unwrap().into_inner(), "an answer");
     assert_eq!(masters.0.current.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn addresses_are_checked_before_they_are_called() {
+    assert!(matches!(Members::at(&[]), Err(GroupError::Empty)));
+    let wrong = Members::at(&["127.0.0.1:1".to_owned(), "no address".to_owned()]).unwrap_err();
+    assert!(wrong.to_string().contains("no address"), "{wrong}");
 }

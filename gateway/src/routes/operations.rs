@@ -9,7 +9,7 @@ use metrics::gauge;
 use serde::Serialize;
 
 use crate::app::App;
-use crate::process;
+
 use crate::reply::{self, Refusal, Reply};
 
 /// A role that does not answer within this time is not ready.
@@ -92,7 +92,7 @@ pub(super) async fn metrics(app: &Arc<App>) -> Result<Reply, Refusal> {
     app.meters.requests.set((working + receiving) as f64);
     let handle = app.deps.metrics.clone();
     let text = tokio::task::spawn_blocking(move || {
-        process::observe();
+        hay_common::process::observe();
         handle.render()
     })
     .await

@@ -8,7 +8,7 @@ use metrics::gauge;
 const TICKS_PER_S: f64 = 100.0;
 
 /// Sets the process gauges. Reads files: not for async threads.
-pub(crate) fn observe() {
+pub fn observe() {
     if let Some(seconds) = fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(cpu_seconds) {
         gauge!("process_cpu_seconds_total").set(seconds);
     }

@@ -1,0 +1,82 @@
+//! The gRPC port of a role.
+
+use std::net::SocketAddr;
+
+use anyhow::Context;
+use hay_common::limits::ROLE_STOP_GRACE;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::{Router, TcpIncoming};
+
+use super::flags::ProcessFlags;
+
+/// A port that is held, not yet served.
+pub struct Port {
+    listener: TcpListener,
+    /// By which others reach it.
+    pub address: String,
+}
+
+impl Port {
+    /// Takes `listen`. `advertise`: how others reach it, where they can't by that address.
+    pub async fn take(
+        listen: SocketAddr,
+        advertise: Option<&str>,
+        flags: &ProcessFlags,
+    ) -> anyhow::Result<Self> {
+        if !listen.ip().is_loopback() {
+            anyhow::ensure!(
+                flags.insecure_no_tls,
+                "{listen} is reachable from other machines and there is no TLS yet: listen on 127.0.0.1, or allow it \
+                 with --insecure-no-tls on a network that nobody else is on"
+            );
+            tracing::warn!(address = %listen, "GRPC WITHOUT TLS BEYOND LOOPBACK: who is on the way reads and forges everything");
+        }
+        let listener = TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("can't listen on {listen}: choose another address with --listen"))?;
+        let bound = listener.local_addr().context("the listener has no address")?;
+        let address = match advertise {
+            Some(address) => address.to_owned(),
+            None => {
+                anyhow::ensure!(
+                    !bound.ip().is_unspecified(),
+                    "others can't call {bound}: say with --advertise HOST:PORT how they reach it"
+                );
+                bound.to_string()
+            }
+        };
+        Ok(Self { listener, address })
+    }
+
+    /// Serves `services` from now on.
+    pub fn serve(self, services: Router) -> Serving {
+        let stop = CancellationToken::new();
+        let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+        let stopped = stop.clone().cancelled_owned();
+        let task = tokio::spawn(async move {
+            if let Err(error) = services.serve_with_incoming_shutdown(incoming, stopped).await {
+                tracing::error!(%error, "the gRPC port failed");
+            }
+        });
+        Serving { stop, task }
+    }
+}
+
+/// A port that is served.
+pub struct Serving {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Serving {
+    /// Takes no further calls and finishes those in flight. Streams that last as long as their connection are cut after
+    /// [`ROLE_STOP_GRACE`].
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        if tokio::time::timeout(ROLE_STOP_GRACE, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
+    }
+}
