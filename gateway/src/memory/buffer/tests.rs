@@ -6,9 +6,10 @@ use crate::memory::aside::AsideRoom;
 use crate::memory::aside::tests::{Fault, FaultyDisk};
 use crate::memory::gauge::BufferGauge;
 use crate::memory::ledger::{AsideLimits, LedgerLimits};
+use futures::StreamExt;
 use hay_common::clock::ManualClock;
 use hay_common::error::{ErrorCode, Failure};
-use hay_common::random::{Random, SeededRandom};
+use hay_common::random::SeededRandom;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use std::sync::Arc;
@@ -55,6 +56,8 @@ impl Tight {
     /// Others come and need all memory there is, one kind after the other, while the clock goes on.
     async fn others_come(&self, step: Duration) {
         for bytes in [SMALL_BODY_BYTES_MAX, OPEN] {
+            // What was sent is received first.
+            tokio::time::sleep(MOMENT / 20).await;
             // There are no slots: one that waited on would stop the body that waits behind it.
             while tokio::time::timeout(MOMENT / 8, self.memory.share().grow(bytes)).await.is_err() {
                 self.clock.advance(step);
@@ -73,8 +76,7 @@ impl Tight {
             let bytes = receiver.recv().await?;
             Some((Ok::<_, &'static str>(Frame::data(bytes)), receiver))
         });
-        let reader =
-            BodyReader::new(StreamBody::new(Box::pin(frames)), announced, rules(), self.clock.clone());
+        let reader = BodyReader::new(StreamBody::new(frames.boxed()), announced, rules(), self.clock.clone());
         let mut chunker = Chunker::new(reader, self.memory.clone(), CHUNK);
         let received = tokio::spawn(async move {
             let mut chunks = Vec::new();
