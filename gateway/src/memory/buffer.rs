@@ -117,11 +117,7 @@ impl ChunkBuffer {
             }
             Err(error) => {
                 self.tail = tail;
-                let detail = match error {
-                    AsideError::NearlyFull => tracing::Level::DEBUG,
-                    AsideError::Io(_) | AsideError::Damaged => tracing::Level::WARN,
-                };
-                if detail == tracing::Level::WARN {
+                if !matches!(error, AsideError::NearlyFull) {
                     tracing::warn!(%error, "a body could not be set aside: slow ones lose their buffers instead");
                 }
                 self.share.not_set_aside();
