@@ -19,6 +19,9 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 const CHUNK: usize = 300_000;
 const OPEN: usize = 2 * CHUNK;
 
+/// The chunks of a body, or why there are none.
+type Received = Result<Vec<Vec<u8>>, BodyFault>;
+
 /// Memory for one body, which any other that comes needs as a whole.
 struct Tight {
     memory: UploadMemory,
@@ -67,10 +70,7 @@ impl Tight {
     }
 
     /// Receives a body in the background: its chunks, or why not.
-    fn receive(
-        &self,
-        announced: Option<u64>,
-    ) -> (UnboundedSender<Bytes>, tokio::task::JoinHandle<Result<Vec<Vec<u8>>, BodyFault>>) {
+    fn receive(&self, announced: Option<u64>) -> (UnboundedSender<Bytes>, tokio::task::JoinHandle<Received>) {
         let (sender, receiver) = unbounded_channel::<Bytes>();
         let frames = futures::stream::unfold(receiver, |mut receiver| async move {
             let bytes = receiver.recv().await?;
@@ -127,7 +127,7 @@ async fn chunks_are_the_same_wherever_they_are_set_aside() {
 }
 
 /// What comes of a body that stalls after 200,000 bytes while others come and the disk does this, and then goes on.
-async fn stalled_while(at_write: Fault, at_read: Fault) -> Result<Vec<Vec<u8>>, BodyFault> {
+async fn stalled_while(at_write: Fault, at_read: Fault) -> Received {
     let tight = tight();
     let (sender, received) = tight.receive(None);
     sender.send(Bytes::from(vec![1; 200_000])).unwrap();
