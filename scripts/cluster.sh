@@ -70,7 +70,8 @@ start filer filer --dir "$dir/filer" --listen "$at_filer" --gateway "http://127.
     --operations "127.0.0.1:$((port + 81))"
 n=1
 while [ "$n" -le "$gateways" ]; do
-    start "gateway-$n" gateway --http "127.0.0.1:$((port + 40 + n))" --masters "$at_masters" --filers "$at_filer"
+    start "gateway-$n" gateway --http "127.0.0.1:$((port + 40 + n))" --masters "$at_masters" --filers "$at_filer" \
+        --aside-dir "$dir/gateway-$n"
     n=$((n + 1))
 done
 

@@ -343,3 +343,18 @@ pub const GROUP_TRY: Duration = Duration::from_secs(3);
 pub const ROLE_STOP_GRACE: Duration = Duration::from_secs(5);
 /// Connections at once for health and metrics of a role without HTTP of its own.
 pub const OPERATIONS_CONNECTIONS_MAX: usize = 16;
+
+// ---- gateway, bodies set aside ----
+
+/// Bytes of half-received chunks that one gateway keeps in files while others need the memory.
+pub const ASIDE_BYTES_MAX: usize = 1 << 30;
+/// Half-received chunks that are written to files at once.
+pub const ASIDE_WRITES_MAX: usize = 4;
+/// A buffer below this many bytes is not worth a file while there are larger ones.
+pub const ASIDE_WORTH_BYTES: usize = 8 * KIB;
+/// The first buffer of a body after it was set aside: one that stalls again soon holds no more than this.
+pub const ASIDE_TAIL_BYTES: usize = 4 * KIB;
+/// Nothing is set aside when less than this would be left above the free-space reserve.
+pub const ASIDE_SPARE_BYTES: u64 = 64 * MIB as u64;
+/// After a buffer could not be set aside, none is tried for this long.
+pub const ASIDE_PAUSE: Duration = Duration::from_secs(1);

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::Authenticated;
 use crate::config::{GatewayConfig, GatewayDeps};
 use crate::ingest::body::{BodyRules, EndMark, STOPPING_PATIENCE};
+use crate::memory::aside::AsideRoom;
 use crate::memory::downloads::DownloadMemory;
 use crate::memory::gauge::BufferGauge;
 use crate::memory::uploads::UploadMemory;
@@ -43,10 +44,15 @@ pub(crate) struct App {
 }
 
 impl App {
-    pub(crate) fn new(config: GatewayConfig, deps: GatewayDeps, stopping: CancellationToken) -> Arc<Self> {
+    pub(crate) fn new(
+        config: GatewayConfig,
+        deps: GatewayDeps,
+        aside: Option<AsideRoom>,
+        stopping: CancellationToken,
+    ) -> Arc<Self> {
         let buffers = BufferGauge::default();
         Arc::new(Self {
-            uploads: UploadMemory::new(config.ledger(), deps.clock.clone(), buffers.clone()),
+            uploads: UploadMemory::new(config.ledger(), deps.clock.clone(), buffers.clone(), aside),
             downloads: DownloadMemory::new(config.download_budget_bytes, buffers.clone()),
             buffers,
             meters: Meters::new(),

@@ -1,17 +1,19 @@
 //! How a gateway is set up. Defaults are the limits of `hay_common::limits`; tests make them smaller.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hay_client::{FilerClient, MasterClient, VolumeClient};
 use hay_common::clock::SharedClock;
+use hay_common::disk::SharedDisk;
 use hay_common::limits;
 use hay_common::random::SharedRandom;
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use crate::memory::ledger::LedgerLimits;
+use crate::memory::ledger::{AsideLimits, LedgerLimits};
 use crate::memory::rate::RateLimits;
 
 /// What an operator may choose.
@@ -27,6 +29,13 @@ pub struct GatewayConfig {
     pub connections_max: usize,
     /// Memory for chunks of uploads, in bytes.
     pub chunk_budget_bytes: usize,
+    /// Where half-received chunks are set aside while others need the memory; made where it is missing, and emptied.
+    /// `None`: nothing is set aside, and slow bodies lose their buffers instead.
+    pub aside_dir: Option<PathBuf>,
+    /// Bytes that are set aside at most.
+    pub aside_bytes_max: usize,
+    /// Free space that setting aside leaves to those who store, in bytes.
+    pub free_space_reserve_bytes: u64,
     /// Memory that downloads read ahead into, in bytes.
     pub download_budget_bytes: usize,
     /// A body loses its buffer below this many bytes a second …
@@ -51,6 +60,9 @@ impl Default for GatewayConfig {
             requests_max: limits::HTTP_REQUESTS_MAX,
             connections_max: limits::HTTP_CONNECTIONS_MAX,
             chunk_budget_bytes: limits::CHUNK_BUDGET_BYTES,
+            aside_dir: None,
+            aside_bytes_max: limits::ASIDE_BYTES_MAX,
+            free_space_reserve_bytes: limits::FREE_SPACE_RESERVE_BYTES,
             download_budget_bytes: limits::DOWNLOAD_BUDGET_BYTES,
             body_bytes_per_s_min: limits::BODY_BYTES_PER_S_MIN,
             body_rate_window: limits::BODY_RATE_WINDOW,
@@ -89,6 +101,13 @@ impl GatewayConfig {
             park_idle: limits::BODY_PARK_IDLE,
             pressure_idle: limits::BODY_PRESSURE_IDLE.min(self.body_rate_window),
             wait_max: limits::BODY_ROOM_WAIT,
+            aside: AsideLimits {
+                bytes: self.aside_bytes_max,
+                at_once: limits::ASIDE_WRITES_MAX,
+                worth: limits::ASIDE_WORTH_BYTES,
+                each: limits::CHUNK_BYTES_MAX,
+                pause: limits::ASIDE_PAUSE,
+            },
         }
     }
 }
@@ -105,6 +124,8 @@ pub struct GatewayDeps {
     pub master: MasterClient,
     /// Needles.
     pub volumes: VolumeClient,
+    /// What bodies are set aside on.
+    pub disk: SharedDisk,
     /// Time.
     pub clock: SharedClock,
     /// Cookies, ids, request ids.

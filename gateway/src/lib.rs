@@ -19,12 +19,15 @@ mod routes;
 mod server;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use memory::aside::AsideRoom;
 
 pub use config::{GatewayConfig, GatewayDeps, ReadyCheck};
 
@@ -37,6 +40,9 @@ pub enum StartError {
     /// The listener has no address.
     #[error("the HTTP listener can't be used: {0}")]
     Listener(#[from] std::io::Error),
+    /// The directory for bodies that are set aside can't be used.
+    #[error("{0} can't be used to set bodies aside: {1}")]
+    Aside(PathBuf, std::io::Error),
     /// It would speak in the clear to the world.
     #[error(
         "{0} is reachable from other machines and the gateway speaks no TLS: listen on 127.0.0.1, or allow it explicitly"
@@ -73,7 +79,8 @@ impl Gateway {
                 "HTTP WITHOUT TLS BEYOND LOOPBACK: tokens and files travel in the clear, whoever is on the way reads them"
             );
         }
-        let app = app::App::new(config, deps, shutdown.clone());
+        let aside = aside_room(&config, &deps).await?;
+        let app = app::App::new(config, deps, aside, shutdown.clone());
         let upkeep = upkeep(app.deps.metrics.clone(), shutdown.clone());
         let serving = server::accept::run(Arc::clone(&app), listener, shutdown.clone());
         let task = tokio::spawn(async move {
@@ -111,6 +118,17 @@ impl Gateway {
             tracing::error!(%error, "the gateway's task ended badly");
         }
     }
+}
+
+async fn aside_room(config: &GatewayConfig, deps: &GatewayDeps) -> Result<Option<AsideRoom>, StartError> {
+    let Some(dir) = config.aside_dir.clone() else { return Ok(None) };
+    let (disk, reserve) = (deps.disk.clone(), config.free_space_reserve_bytes);
+    let room = tokio::task::spawn_blocking({
+        let dir = dir.clone();
+        move || AsideRoom::open(disk, dir, reserve)
+    });
+    let opened = room.await.unwrap_or_else(|broken| Err(std::io::Error::other(broken)));
+    opened.map(Some).map_err(|error| StartError::Aside(dir, error))
 }
 
 async fn upkeep(metrics: metrics_exporter_prometheus::PrometheusHandle, shutdown: CancellationToken) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use reqwest::Body;
+use tokio::sync::watch;
 
 use crate::harness::{Api, Pattern, Server, Stopwatch, amount, heavy, pattern_stream, seed};
 use clients::{Stalled, Workers};
@@ -71,9 +72,11 @@ async fn memory_stays_bounded_with_a_large_file_workers_and_stalled_clients() {
     server.api().delete("memory/large").await.ok();
     let peak_alone = server.memory_bytes("VmHWM");
 
+    let since = Stopwatch::start();
     let stalled = Stalled::connect(&server, STALLED);
     let crowded = run(&server, Pattern::new(seed + 2, bytes), seed + 3).await;
     let held = stalled.still_open();
+    let stalled_for = since.seconds();
     let (_, buffered) = buffers(&server);
     let peak = server.memory_bytes("VmHWM");
 
@@ -88,15 +91,21 @@ async fn memory_stays_bounded_with_a_large_file_workers_and_stalled_clients() {
     }
     println!(
         "memory: {} MiB idle, peak {} MiB without and {} MiB with stalled clients; buffers by the gateway's \
-         own gauge at most {} MiB; {held} stalled connections still open",
+         own gauge at most {} MiB; {held} stalled connections still open after {stalled_for:.0} s; {} set aside",
         idle / MIB,
         peak_alone / MIB,
         peak / MIB,
         buffered / MIB,
+        server.metrics().sum("hay_gateway_set_aside_total"),
     );
     assert!(alone.least > 0 && crowded.least > 0, "a worker was starved");
     assert!(peak < BOUND, "the process came to {} MiB", peak / MIB);
     assert!((1..BOUND).contains(&buffered), "buffers came to {} MiB", buffered / MIB);
+
+    // Only the floor that holds without others, too, cuts them off: 4 KiB/s over 30 s.
+    if stalled_for < 25.0 {
+        assert_eq!(held, STALLED, "some were cut off although they may stall for 30 s");
+    }
 
     // What stalled left nothing behind, and the server goes on without them.
     drop(stalled);
@@ -104,6 +113,77 @@ async fn memory_stays_bounded_with_a_large_file_workers_and_stalled_clients() {
     let appeared = api.list_page("stalled", "").await;
     assert_eq!(appeared.status, 404, "of a body that never came to its end: {}", appeared.text());
     api.put("memory/after", "x").await.ok();
+    nothing_is_held(&server).await;
+}
+
+/// A stream that halts after `at` bytes until it is told to go on.
+fn halting(
+    pattern: Pattern,
+    at: u64,
+    go_on: watch::Receiver<bool>,
+) -> impl futures::Stream<Item = std::io::Result<bytes::Bytes>> + Send + 'static {
+    let mut sent = 0;
+    pattern_stream(pattern).then(move |part| {
+        let halts = sent >= at;
+        sent += part.as_ref().map_or(0, |p| p.len() as u64);
+        let mut go_on = go_on.clone();
+        async move {
+            if halts {
+                go_on.wait_for(|go| *go).await.unwrap();
+            }
+            part
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_what_stalls_while_others_work_goes_on_where_it_stopped() {
+    let _turn = heavy().await;
+    let server = Server::start();
+    let seed = seed();
+    const UPLOADS: u64 = 200;
+    let (go, halted) = watch::channel(false);
+    let uploads: Vec<_> = (0..UPLOADS)
+        .map(|n| {
+            let (api, path) = (server.api(), format!("halted/{n}"));
+            // Some are as small as to need no slot.
+            let len = if n % 5 == 4 { 60_000 } else { 3 * MIB + n };
+            let pattern = Pattern::new(seed + n, len);
+            let body = Body::wrap_stream(halting(pattern, len / 3, halted.clone()));
+            tokio::spawn(async move {
+                api.put(&path, body).await.ok();
+                assert!(pattern.is(&api.get(&path).await.ok().body), "{path}");
+            })
+        })
+        .collect();
+    let workers = Workers::start(server.api(), WORKERS, seed + UPLOADS);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let aside = server.metrics().sum("hay_gateway_set_aside_bytes");
+    go.send(true).unwrap();
+    for upload in uploads {
+        upload.await.expect("an upload that had stalled was lost");
+    }
+    let done = workers.stop().await;
+    println!(
+        "{:.0} MiB were set aside when {UPLOADS} went on; the workers did {} operations meanwhile",
+        aside / MIB as f64,
+        done.iter().sum::<u64>()
+    );
+    assert!(aside > 0.0, "nothing was set aside");
+    assert!(done.iter().all(|n| *n > 0), "a worker was starved: {done:?}");
+    nothing_is_held(&server).await;
+}
+
+/// All memory and all files come back when the clients have gone.
+async fn nothing_is_held(server: &Server) {
+    let held = || buffers(server).0 as f64 + server.metrics().sum("hay_gateway_set_aside_bytes");
+    for _ in 0..100 {
+        if held() == 0.0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{} bytes are held for nobody", held());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

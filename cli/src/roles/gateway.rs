@@ -2,10 +2,12 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use hay_client::group::{Members, filers, masters};
 use hay_client::{FilerClient, MasterClient, Peers, VolumeClient};
+use hay_common::disk::{DirLock, Disk};
 use hay_gateway::{Gateway, GatewayConfig, GatewayDeps};
 use hay_proto::rpc::Role;
 use tokio::net::TcpListener;
@@ -13,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::flags::ProcessFlags;
 use super::start::{Environment, run as run_role, until_stopped};
+use crate::units::parse_size;
 
 /// Flags of `hay gateway`.
 #[derive(Debug, Clone, clap::Args)]
@@ -31,6 +34,13 @@ pub struct GatewayArgs {
     /// The filers, all of them
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', required = true, env = "HAY_FILERS")]
     pub filers: Vec<String>,
+    /// Where bodies go that stall while others need the memory; without it slow ones lose their place instead. Nothing in
+    /// it outlives the process
+    #[arg(long, value_name = "DIR", env = "HAY_ASIDE_DIR")]
+    pub aside_dir: Option<PathBuf>,
+    /// Below this much free space there nothing is set aside
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size, env = "HAY_FREE_SPACE_RESERVE")]
+    pub free_space_reserve: u64,
     /// Flags of every role.
     #[command(flatten)]
     pub process: ProcessFlags,
@@ -51,6 +61,8 @@ async fn serve(args: GatewayArgs, env: Environment) -> anyhow::Result<()> {
     let listener = TcpListener::bind(args.http)
         .await
         .with_context(|| format!("can't listen on {}: choose another address with --http", args.http))?;
+    // It is emptied at the start: no other gateway may use it.
+    let _aside = args.aside_dir.as_deref().map(|dir| hold(env.disk.as_ref(), dir)).transpose()?;
     let credentials = env.credentials(Role::Gateway, env.new_node());
     let (clock, random) = (env.clock.clone(), env.random.clone());
     let leases = MasterClient::start(
@@ -67,6 +79,7 @@ async fn serve(args: GatewayArgs, env: Environment) -> anyhow::Result<()> {
         filer: paths,
         master: leases.clone(),
         volumes: VolumeClient::new(Peers::new(Some(credentials))),
+        disk: env.disk.clone(),
         clock,
         random,
         metrics: env.metrics,
@@ -75,6 +88,8 @@ async fn serve(args: GatewayArgs, env: Environment) -> anyhow::Result<()> {
     };
     let config = GatewayConfig {
         allow_plain_beyond_loopback: args.process.insecure_no_tls,
+        aside_dir: args.aside_dir.as_ref().map(|dir| dir.join("aside")),
+        free_space_reserve_bytes: args.free_space_reserve,
         ..GatewayConfig::default()
     };
     let gateway = Gateway::start(config, deps, listener, CancellationToken::new())
@@ -88,4 +103,11 @@ async fn serve(args: GatewayArgs, env: Environment) -> anyhow::Result<()> {
         leases.shutdown().await;
     })
     .await
+}
+
+fn hold(disk: &dyn Disk, dir: &Path) -> anyhow::Result<Box<dyn DirLock>> {
+    disk.create_dir_all(dir).with_context(|| format!("{} can't be made", dir.display()))?;
+    disk.lock(&dir.join("lock")).with_context(|| {
+        format!("{} is in use by another gateway: name another directory with --aside-dir", dir.display())
+    })
 }

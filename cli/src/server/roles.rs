@@ -102,13 +102,20 @@ impl Roles {
             filer: paths,
             master: leases.clone(),
             volumes: VolumeClient::new(peers),
+            disk: env.disk,
             clock: env.clock,
             random: env.random,
             metrics: env.metrics,
             ready: ready_checks(&master, &volumes, &filer),
         };
         // `--http` is what tells it: the default is loopback.
-        let config = GatewayConfig { allow_plain_beyond_loopback: true, ..GatewayConfig::default() };
+        let config = GatewayConfig {
+            allow_plain_beyond_loopback: true,
+            // Nothing in it outlives the process, so it is no role whose loss would matter.
+            aside_dir: Some(directory.join("gateway").join("aside")),
+            free_space_reserve_bytes: args.free_space_reserve,
+            ..GatewayConfig::default()
+        };
         let gateway = Gateway::start(config, deps, listener, CancellationToken::new())
             .await
             .context("the gateway did not start")?;

@@ -11,6 +11,7 @@ use futures::StreamExt;
 use hay_client::filer::{Condition, NewIds};
 use hay_client::{FilerClient, MasterClient, Peers, VolumeClient};
 use hay_common::clock::{ManualClock, SystemClock};
+use hay_common::disk::RealDisk;
 use hay_common::error::ErrorCode;
 use hay_common::ids::{ContentHash, Cookie, CopyId, VolumeId};
 use hay_common::limits::DOWNLOAD_PIECE_BYTES;
@@ -52,12 +53,13 @@ fn app_with(inner: &Inner, config: GatewayConfig) -> Arc<App> {
         filer: FilerClient::new(Arc::new(inner.clone()), clock.clone(), random.clone()),
         master: MasterClient::start(Arc::new(inner.clone()), clock.clone(), random.clone()),
         volumes: VolumeClient::new(peers),
+        disk: RealDisk::shared(),
         clock,
         random,
         metrics: PrometheusBuilder::new().build_recorder().handle(),
         ready: Vec::new(),
     };
-    App::new(config, deps, CancellationToken::new())
+    App::new(config, deps, None, CancellationToken::new())
 }
 
 fn caller() -> Authenticated {
@@ -90,9 +92,8 @@ async fn upload(
 ) -> Result<hay_client::filer::Put, hay_common::error::Failure> {
     let steps = sent.chunks(50_000).map(|c| (Duration::ZERO, data(c))).collect();
     let clock = ManualClock::at(0);
-    let rate = app.config.rate();
     let reader = BodyReader::new(scripted(steps, clock.clone()), Some(announced as u64), rules(), clock);
-    let mut chunker = Chunker::new(reader, app.uploads.clone(), rate, CHUNK);
+    let mut chunker = Chunker::new(reader, app.uploads.clone(), CHUNK);
     assert!(matches!(chunker.start().await.unwrap(), Start::Large));
     let session = app.deps.filer.session().await.unwrap();
     let ask = PutAsk { digest, ..ask(app) };

@@ -11,8 +11,9 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tokio_util::sync::CancellationToken;
 
+use crate::memory::buffer::{BufferLoss, ChunkBuffer};
 use crate::memory::rate::{PressureFloor, RateFloor, RateLimits};
-use crate::memory::uploads::Share;
+use crate::memory::uploads::News;
 
 /// Why a body gave no more bytes before its end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +35,9 @@ pub(crate) enum BodyFault {
     /// Buffers stayed short for longer than a body is let wait.
     #[error("there was no room for the body: nothing was stored, try again")]
     NoRoom,
+    /// Its first bytes were set aside, and the disk did not give them back as they were.
+    #[error("what had come of the body could not be read back from disk: nothing was stored, send it again")]
+    AsideLost,
     /// The server is being stopped and nothing comes.
     #[error("the server is being stopped: nothing was stored, send it again")]
     Stopping,
@@ -46,7 +50,7 @@ impl From<BodyFault> for Failure {
             BodyFault::Incomplete { .. } => ErrorCode::IncompleteBody,
             BodyFault::TooLarge => ErrorCode::TooLarge,
             BodyFault::NoRoom => ErrorCode::Overloaded,
-            BodyFault::Stopping => ErrorCode::Unavailable,
+            BodyFault::AsideLost | BodyFault::Stopping => ErrorCode::Unavailable,
         };
         Failure::new(code, fault.to_string())
     }
@@ -112,17 +116,20 @@ where
         self.body.is_end_stream() && self.announced.is_none_or(|a| a == self.received)
     }
 
-    /// The next bytes, or `None` at the end of a whole body. `share` is the buffer that is held against the client
-    /// meanwhile; it is told when the client lets it wait.
+    /// The next bytes, or `None` at the end of a whole body. `held` is the memory that is held against the client
+    /// meanwhile; it is told when the client lets it wait, and then set aside when others need it.
     ///
     /// # Errors
     /// See [`BodyFault`].
-    pub(crate) async fn next(&mut self, mut share: Option<&mut Share>) -> Result<Option<Bytes>, BodyFault> {
+    pub(crate) async fn next(
+        &mut self,
+        mut held: Option<&mut ChunkBuffer>,
+    ) -> Result<Option<Bytes>, BodyFault> {
         while !self.ended {
             let ready = futures::poll!(self.body.frame());
             let frame = match ready {
                 Poll::Ready(ready) => ready,
-                Poll::Pending => match self.wait(share.as_deref_mut()).await? {
+                Poll::Pending => match self.wait(held.as_deref_mut()).await? {
                     Some(ready) => ready,
                     None => continue,
                 },
@@ -150,16 +157,15 @@ where
     }
 
     /// Waits for the client. `None`: nothing came, and its credit is not used up.
-    async fn wait(&mut self, mut share: Option<&mut Share>) -> Result<Option<NextFrame<B>>, BodyFault> {
-        let lost = BodyFault::TooSlow(self.rules.rate.bytes_per_s_min);
+    async fn wait(&mut self, mut held: Option<&mut ChunkBuffer>) -> Result<Option<NextFrame<B>>, BodyFault> {
         let started = self.clock.monotonic();
         let patience = self.floor.patience();
-        if let Some(share) = share.as_deref_mut() {
-            share.idle();
+        if let Some(held) = held.as_deref_mut() {
+            held.idle();
         }
-        let evicted = async {
-            match share.as_deref() {
-                Some(share) => share.evicted().await,
+        let news = async {
+            match held.as_deref() {
+                Some(held) => held.news().await,
                 None => std::future::pending().await,
             }
         };
@@ -167,26 +173,45 @@ where
             self.rules.stopping.cancelled().await;
             tokio::time::sleep(self.rules.stopping_patience).await;
         };
-        let came = tokio::select! {
-            came = tokio::time::timeout(patience, self.body.frame()) => came.ok(),
-            _ = evicted => return Err(lost),
+        let (mut came, mut told, mut in_time) = (None, None, true);
+        tokio::select! {
+            next = tokio::time::timeout(patience, self.body.frame()) => match next {
+                Ok(next) => came = Some(next),
+                Err(_) => in_time = false,
+            },
+            news = news => told = Some(news),
             () = stopping => return Err(BodyFault::Stopping),
-        };
+        }
         let bytes = match &came {
             Some(Some(Ok(frame))) => frame.data_ref().map_or(0, Bytes::len),
             _ => 0,
         };
         let mut waited = self.clock.monotonic().saturating_sub(started);
-        if came.is_none() {
+        if !in_time {
             // The timer's word counts, whatever the clock says.
             waited = waited.max(patience);
         }
         let is_slow = self.pressure.note(bytes, waited);
-        if let Some(share) = share {
-            share.active(is_slow).map_err(|_| lost.clone())?;
+        if let Some(held) = held {
+            let kept = match told {
+                Some(News::Evicted) => Err(BufferLoss::Evicted),
+                // The time that it takes is ours, not the client's.
+                Some(News::SetAside) => held.set_aside().await,
+                None => held.active(is_slow).map_err(|_| BufferLoss::Evicted),
+            };
+            kept.map_err(|loss| self.lost(loss))?;
         }
-        self.floor.note(bytes, waited).map_err(|_| lost)?;
+        self.floor.note(bytes, waited).map_err(|_| self.lost(BufferLoss::Evicted))?;
         Ok(came)
+    }
+
+    /// How the client is told of it.
+    pub(crate) fn lost(&self, loss: BufferLoss) -> BodyFault {
+        match loss {
+            BufferLoss::Evicted => BodyFault::TooSlow(self.rules.rate.bytes_per_s_min),
+            BufferLoss::NoRoom => BodyFault::NoRoom,
+            BufferLoss::AsideLost => BodyFault::AsideLost,
+        }
     }
 
     fn end(&self) -> Result<Option<Bytes>, BodyFault> {

@@ -1,16 +1,13 @@
 //! Bodies cut into chunks: each in one buffer that grows with what arrives and is paid for in upload memory.
 
 use bytes::Bytes;
-use hay_common::limits::{CHUNK_BYTES_MAX, KIB, MIB, SMALL_BODY_BYTES_MAX};
+use hay_common::limits::SMALL_BODY_BYTES_MAX;
 use http_body::Body;
 
 use super::body::{BodyFault, BodyReader};
+use crate::memory::buffer::ChunkBuffer;
 use crate::memory::gauge::Held;
-use crate::memory::rate::RateLimits;
-use crate::memory::uploads::{NoGrowth, Share, UploadMemory};
-
-/// Sizes a buffer grows through, in bytes: a stalled client holds little, and a chunk is copied less than twice.
-const STEPS: [usize; 6] = [SMALL_BODY_BYTES_MAX, 256 * KIB, MIB, 2 * MIB, 4 * MIB, CHUNK_BYTES_MAX];
+use crate::memory::uploads::{Share, UploadMemory};
 
 /// A chunk in memory and the memory it is paid with, sealed.
 pub(crate) struct FullChunk {
@@ -34,12 +31,11 @@ pub(crate) enum Start {
 pub(crate) struct Chunker<B> {
     reader: BodyReader<B>,
     memory: UploadMemory,
-    rate: RateLimits,
     /// Received, not yet in a chunk.
     carry: Bytes,
     carry_counted: Held,
     /// The chunk that is being filled.
-    open: Option<(Vec<u8>, Share)>,
+    open: Option<ChunkBuffer>,
     chunk_bytes: usize,
 }
 
@@ -48,14 +44,9 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     /// Chunks of `chunk_bytes`.
-    pub(crate) fn new(
-        reader: BodyReader<B>,
-        memory: UploadMemory,
-        rate: RateLimits,
-        chunk_bytes: usize,
-    ) -> Self {
+    pub(crate) fn new(reader: BodyReader<B>, memory: UploadMemory, chunk_bytes: usize) -> Self {
         let carry_counted = memory.count(0);
-        Self { reader, memory, rate, carry: Bytes::new(), carry_counted, open: None, chunk_bytes }
+        Self { reader, memory, carry: Bytes::new(), carry_counted, open: None, chunk_bytes }
     }
 
     /// Reads a body that may be small.
@@ -73,14 +64,12 @@ where
         }
         self.carry_on(first);
         loop {
-            let have = self.open.as_ref().map_or(0, |(buffer, _)| buffer.len());
-            if have + self.carry.len() > limit {
+            if self.have() + self.carry.len() > limit {
                 return Ok(Start::Large);
             }
             self.take_carry(limit).await?;
             if !self.refill().await? {
-                let (buffer, share) = self.open.take().ok_or(self.lost())?;
-                return Ok(Start::Small(sealed(buffer, share).map_err(|()| self.lost())?));
+                return Ok(Start::Small(self.finish().await?));
             }
         }
     }
@@ -91,20 +80,22 @@ where
     /// See [`BodyFault`].
     pub(crate) async fn next(&mut self) -> Result<Option<FullChunk>, BodyFault> {
         loop {
-            let have = self.open.as_ref().map_or(0, |(buffer, _)| buffer.len());
+            let have = self.have();
             let ended = have < self.chunk_bytes && self.carry.is_empty() && !self.refill().await?;
             if have == self.chunk_bytes || ended {
-                let Some((buffer, share)) = self.open.take() else { return Ok(None) };
-                return sealed(buffer, share).map(Some).map_err(|()| self.lost());
+                return if self.open.is_some() { self.finish().await.map(Some) } else { Ok(None) };
             }
             self.take_carry(self.chunk_bytes).await?;
         }
     }
 
+    fn have(&self) -> usize {
+        self.open.as_ref().map_or(0, ChunkBuffer::len)
+    }
+
     /// Reads into `carry`. False at the end of the body.
     async fn refill(&mut self) -> Result<bool, BodyFault> {
-        let share = self.open.as_mut().map(|(_, share)| share);
-        match self.reader.next(share).await? {
+        match self.reader.next(self.open.as_mut()).await? {
             None => Ok(false),
             Some(bytes) => {
                 self.carry_on(bytes);
@@ -120,30 +111,17 @@ where
 
     /// Moves what fits of `carry` into the open chunk.
     async fn take_carry(&mut self, limit: usize) -> Result<(), BodyFault> {
-        let lost = self.lost();
-        // No more than the rest of the body ever needs.
-        let rest = self.reader.remaining().and_then(|r| usize::try_from(r).ok());
-        let (buffer, share) = self.open.get_or_insert_with(|| (Vec::new(), self.memory.share()));
-        let room = limit.saturating_sub(buffer.len()).min(self.carry.len());
-        let wanted = buffer.len() + room;
-        if wanted > buffer.capacity() {
-            let step = STEPS.into_iter().find(|s| *s >= wanted).unwrap_or(wanted);
-            let most =
-                rest.map_or(usize::MAX, |r| buffer.len().saturating_add(self.carry.len()).saturating_add(r));
-            let size = step.min(most).min(self.chunk_bytes).max(wanted);
-            share.grow(size).await.map_err(|why| match why {
-                NoGrowth::Evicted => lost,
-                NoGrowth::NoRoom => BodyFault::NoRoom,
-            })?;
-            buffer.reserve_exact(size - buffer.len());
-        }
-        buffer.extend_from_slice(&self.carry.split_to(room));
+        let to_come = self.reader.remaining().and_then(|r| usize::try_from(r).ok());
+        let open = self.open.get_or_insert_with(|| ChunkBuffer::new(&self.memory));
+        let taken = open.take(&mut self.carry, limit, to_come).await;
         self.carry_counted.resize(self.carry.len());
-        Ok(())
+        taken.map_err(|loss| self.reader.lost(loss))
     }
 
-    fn lost(&self) -> BodyFault {
-        BodyFault::TooSlow(self.rate.bytes_per_s_min)
+    async fn finish(&mut self) -> Result<FullChunk, BodyFault> {
+        let open = self.open.take().unwrap_or_else(|| ChunkBuffer::new(&self.memory));
+        let (data, share) = open.whole().await.map_err(|loss| self.reader.lost(loss))?;
+        Ok(FullChunk { data: Bytes::from(data), _share: Some(share), _counted: None })
     }
 
     /// The body, to be read to its end without use.
@@ -152,18 +130,14 @@ where
     }
 }
 
-fn sealed(buffer: Vec<u8>, mut share: Share) -> Result<FullChunk, ()> {
-    share.seal().map_err(|_| ())?;
-    Ok(FullChunk { data: Bytes::from(buffer), _share: Some(share), _counted: None })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::body::tests::{LIMITS, data, rules, scripted};
+    use crate::ingest::body::tests::{data, rules, scripted};
     use crate::memory::gauge::BufferGauge;
-    use crate::memory::ledger::LedgerLimits;
+    use crate::memory::ledger::{AsideLimits, LedgerLimits};
     use hay_common::clock::ManualClock;
+    use hay_common::limits::{CHUNK_BYTES_MAX, MIB};
     use hay_common::random::{Random, SeededRandom};
     use std::time::Duration;
 
@@ -182,11 +156,12 @@ mod tests {
             park_idle: Duration::from_millis(10),
             pressure_idle: Duration::from_secs(3),
             wait_max: Duration::from_secs(60),
+            aside: AsideLimits { bytes: 0, at_once: 0, worth: 0, each: 0, pause: Duration::ZERO },
         };
-        let memory = UploadMemory::new(limits, clock.clone(), gauge.clone());
+        let memory = UploadMemory::new(limits, clock.clone(), gauge.clone(), None);
         let steps = frames.iter().map(|f| (Duration::ZERO, data(f))).collect();
         let reader = BodyReader::new(scripted(steps, clock.clone()), announced, rules(), clock);
-        (Chunker::new(reader, memory, LIMITS, chunk_bytes), gauge)
+        (Chunker::new(reader, memory, chunk_bytes), gauge)
     }
 
     fn cut(bytes: &[u8], random: &dyn Random) -> Vec<Vec<u8>> {

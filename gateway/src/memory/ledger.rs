@@ -7,14 +7,20 @@
 //! - **slots**: when *open* is full, a body that has more bytes asks for a slot, which covers a whole chunk: what has a
 //!   slot needs nothing more to finish its chunk, so half-received chunks can't wait for each other for ever.
 //!
-//! Memory is held against nobody who delivers. While somebody waits, a body in a slot from which nothing comes goes
-//! back to *open* with its bytes, if they fit (it loses nothing); if nothing else helps, the buffer that has been idle
+//! Memory is held against nobody who delivers. While somebody waits, a buffer whose client sends nothing for a moment, or
+//! next to nothing, is *set aside*: its bytes go to a file, its memory back, and it loses nothing. A few are on their way
+//! there at a time. Where files can't be had (none configured, no room, a failed write), a body in a slot from which
+//! nothing comes goes back to *open* with its bytes, if they fit; if nothing else helps, the buffer that has been idle
 //! longest, beyond `pressure_idle`, is evicted, and before it one that only trickles: who brings a few bytes now and then
-//! is never idle, and would hold its place for ever. A sealed buffer (a complete chunk on its way to a volume) is never
-//! evicted: it ends by itself.
+//! is never idle for long, and would hold its place for ever. A sealed buffer (a complete chunk on its way to a volume)
+//! is never taken: it ends by itself.
+
+mod idle;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
+
+use idle::IdleIndex;
 
 /// The sizes of the places, in bytes unless said otherwise.
 #[derive(Debug, Clone, Copy)]
@@ -27,12 +33,29 @@ pub(crate) struct LedgerLimits {
     pub(crate) open_bytes: usize,
     /// How many slots there are.
     pub(crate) slots: usize,
-    /// Idle this long, a slot is given back while others wait.
+    /// Idle this long, a buffer may be set aside, or a slot given back, while others wait.
     pub(crate) park_idle: Duration,
-    /// Idle this long, a buffer may be evicted while others wait.
+    /// Idle this long, a buffer may be evicted while others wait and files can't be had.
     pub(crate) pressure_idle: Duration,
     /// How long a body waits for room: those before it may be slow, but not for ever.
     pub(crate) wait_max: Duration,
+    /// What may be set aside.
+    pub(crate) aside: AsideLimits,
+}
+
+/// How much goes to files.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AsideLimits {
+    /// Bytes in all files together. 0: nothing is set aside.
+    pub(crate) bytes: usize,
+    /// Buffers on their way to a file at once.
+    pub(crate) at_once: usize,
+    /// A buffer below this is not worth a file, unless it holds a slot or there is no better one.
+    pub(crate) worth: usize,
+    /// The largest buffer; nothing is chosen while less than this is left.
+    pub(crate) each: usize,
+    /// After a failed write none is tried for this long.
+    pub(crate) pause: Duration,
 }
 
 /// One buffer.
@@ -46,7 +69,7 @@ enum Place {
     Slot,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Holder {
     place: Place,
     bytes: usize,
@@ -56,6 +79,24 @@ struct Holder {
     /// Since when its client has been below the floor that counts under pressure.
     slow_since: Option<Duration>,
     sealed: bool,
+    /// It was chosen to be set aside, and has not done so yet.
+    leaving: bool,
+    /// Its bytes in a file.
+    aside: usize,
+}
+
+impl Holder {
+    /// Since when others could have had its memory. `None`: they can't.
+    fn takeable_since(&self) -> Option<Duration> {
+        // One that waits itself is not idle: it is we who let it wait.
+        let takeable = !self.sealed && !self.leaving && self.bytes > 0 && self.wanted.is_none();
+        self.idle_since.filter(|_| takeable)
+    }
+
+    /// Its part of what may lie in files: what does, and what is about to.
+    fn aside_charge(&self) -> usize {
+        self.aside + if self.leaving { self.bytes } else { 0 }
+    }
 }
 
 /// What changed for others.
@@ -65,6 +106,8 @@ pub(crate) struct Changes {
     pub(crate) granted: Vec<HolderId>,
     /// These have lost their buffer.
     pub(crate) evicted: Vec<HolderId>,
+    /// These are to set their buffer aside, unless their client sends again first.
+    pub(crate) to_set_aside: Vec<HolderId>,
 }
 
 /// The one owner of the counts.
@@ -74,7 +117,12 @@ pub(crate) struct Ledger {
     small_used: usize,
     open_used: usize,
     slots_used: usize,
+    aside_used: usize,
+    leaving: usize,
+    /// No file is tried before this moment.
+    aside_from: Duration,
     holders: HashMap<HolderId, Holder>,
+    idle: IdleIndex,
     small_queue: VecDeque<HolderId>,
     large_queue: VecDeque<HolderId>,
     next_id: u64,
@@ -88,7 +136,11 @@ impl Ledger {
             small_used: 0,
             open_used: 0,
             slots_used: 0,
+            aside_used: 0,
+            leaving: 0,
+            aside_from: Duration::ZERO,
             holders: HashMap::new(),
+            idle: IdleIndex::default(),
             small_queue: VecDeque::new(),
             large_queue: VecDeque::new(),
             next_id: 0,
@@ -99,28 +151,58 @@ impl Ledger {
     pub(crate) fn open(&mut self) -> HolderId {
         let id = HolderId(self.next_id);
         self.next_id += 1;
-        self.holders.insert(
-            id,
-            Holder {
-                place: Place::Small,
-                bytes: 0,
-                wanted: None,
-                idle_since: None,
-                slow_since: None,
-                sealed: false,
-            },
-        );
+        let holder = Holder {
+            place: Place::Small,
+            bytes: 0,
+            wanted: None,
+            idle_since: None,
+            slow_since: None,
+            sealed: false,
+            leaving: false,
+            aside: 0,
+        };
+        self.holders.insert(id, holder);
         id
+    }
+
+    /// The one way in which a holder changes: the sums and the order of the idle ones follow.
+    fn change(&mut self, id: HolderId, change: impl FnOnce(&mut Holder)) {
+        let Some(mut holder) = self.holders.get(&id).copied() else { return };
+        self.discount(id, &holder);
+        change(&mut holder);
+        match holder.place {
+            Place::Small => self.small_used += holder.bytes,
+            Place::Open => self.open_used += holder.bytes,
+            Place::Slot => self.slots_used += 1,
+        }
+        self.aside_used += holder.aside_charge();
+        self.leaving += usize::from(holder.leaving);
+        self.idle.insert(id, &holder);
+        self.holders.insert(id, holder);
+    }
+
+    fn discount(&mut self, id: HolderId, holder: &Holder) {
+        match holder.place {
+            Place::Small => self.small_used -= holder.bytes,
+            Place::Open => self.open_used -= holder.bytes,
+            Place::Slot => self.slots_used -= 1,
+        }
+        self.aside_used -= holder.aside_charge();
+        self.leaving -= usize::from(holder.leaving);
+        self.idle.remove(id, holder);
     }
 
     /// Asks for a buffer of `to` bytes in all. True: it is granted. False: it waits; a later [`Changes`] says more.
     pub(crate) fn grow(&mut self, id: HolderId, to: usize) -> bool {
-        let Some(holder) = self.holders.get_mut(&id) else { return false };
-        holder.idle_since = None;
-        if to <= holder.bytes {
+        let Some(holder) = self.holders.get(&id).copied() else { return false };
+        let enough = to <= holder.bytes;
+        self.change(id, |h| {
+            (h.idle_since, h.leaving) = (None, false);
+            h.wanted = (!enough).then_some(to);
+        });
+        if enough {
             return true;
         }
-        holder.wanted = Some(to);
         let small = to <= self.limits.small_each && holder.place == Place::Small;
         // Nobody overtakes those who wait, but a slot has all it needs.
         let queue_empty = if small { self.small_queue.is_empty() } else { self.large_queue.is_empty() };
@@ -137,76 +219,77 @@ impl Ledger {
 
     /// Moves a holder to where its wish fits.
     fn try_grant(&mut self, id: HolderId) -> bool {
-        let Some(holder) = self.holders.get_mut(&id) else { return false };
+        let Some(holder) = self.holders.get(&id).copied() else { return false };
         let Some(wanted) = holder.wanted else { return true };
-        let target = match holder.place {
-            Place::Slot => Place::Slot,
-            Place::Small if wanted <= self.limits.small_each => {
-                if self.small_used - holder.bytes + wanted > self.limits.small_bytes {
-                    return false;
-                }
-                Place::Small
-            }
-            _ => {
-                let already = if holder.place == Place::Open { holder.bytes } else { 0 };
-                if self.open_used - already + wanted <= self.limits.open_bytes {
-                    Place::Open
-                } else if self.slots_used < self.limits.slots {
-                    Place::Slot
-                } else {
-                    return false;
-                }
-            }
-        };
-        let (from, bytes) = (holder.place, holder.bytes);
-        (holder.place, holder.bytes, holder.wanted) = (target, wanted, None);
-        self.take_out(from, bytes);
-        self.put_in(target, wanted);
+        let Some(target) = self.place_for(&holder, wanted) else { return false };
+        self.change(id, |h| (h.place, h.bytes, h.wanted) = (target, wanted, None));
         true
     }
 
-    fn take_out(&mut self, place: Place, bytes: usize) {
-        match place {
-            Place::Small => self.small_used -= bytes,
-            Place::Open => self.open_used -= bytes,
-            Place::Slot => self.slots_used -= 1,
+    fn place_for(&self, holder: &Holder, wanted: usize) -> Option<Place> {
+        if holder.place == Place::Slot {
+            return Some(Place::Slot);
         }
-    }
-
-    fn put_in(&mut self, place: Place, bytes: usize) {
-        match place {
-            Place::Small => self.small_used += bytes,
-            Place::Open => self.open_used += bytes,
-            Place::Slot => self.slots_used += 1,
+        if holder.place == Place::Small && wanted <= self.limits.small_each {
+            if self.small_used - holder.bytes + wanted <= self.limits.small_bytes {
+                return Some(Place::Small);
+            }
+            if holder.bytes == 0 {
+                return None;
+            }
+            // What holds small memory already must not wait for others that do: together they would stop each other.
         }
+        let already = if holder.place == Place::Open { holder.bytes } else { 0 };
+        if self.open_used - already + wanted <= self.limits.open_bytes {
+            return Some(Place::Open);
+        }
+        (self.slots_used < self.limits.slots).then_some(Place::Slot)
     }
 
     /// Nothing comes from its client at the moment.
     pub(crate) fn idle(&mut self, id: HolderId, now: Duration) {
-        if let Some(holder) = self.holders.get_mut(&id) {
-            holder.idle_since.get_or_insert(now);
-        }
+        self.change(id, |h| _ = h.idle_since.get_or_insert(now));
     }
 
-    /// Bytes came again; `is_slow`: fewer than the floor that counts under pressure.
+    /// Bytes came again, so it stays in memory even if it was chosen to be set aside; `is_slow`: fewer than the floor
+    /// that counts under pressure.
     pub(crate) fn active(&mut self, id: HolderId, is_slow: bool, now: Duration) {
-        if let Some(holder) = self.holders.get_mut(&id) {
-            holder.idle_since = None;
-            holder.slow_since = is_slow.then(|| holder.slow_since.unwrap_or(now));
-        }
+        self.change(id, |h| {
+            (h.idle_since, h.leaving) = (None, false);
+            h.slow_since = is_slow.then(|| h.slow_since.unwrap_or(now));
+        });
     }
 
-    /// Its chunk is complete; from now on it is never evicted.
+    /// It was set aside: its buffer is empty again, `bytes` more are in its file.
+    pub(crate) fn set_aside(&mut self, id: HolderId, bytes: usize) {
+        self.change(id, |h| {
+            (h.place, h.bytes, h.leaving) = (Place::Small, 0, false);
+            h.aside += bytes;
+        });
+    }
+
+    /// It could not be set aside and stays where it is. The next one hardly fares better, so none is tried for a while.
+    pub(crate) fn not_set_aside(&mut self, id: HolderId, now: Duration) {
+        self.change(id, |h| h.leaving = false);
+        self.aside_from = now + self.limits.aside.pause;
+    }
+
+    /// Its bytes are back in memory and its file is gone.
+    pub(crate) fn taken_back(&mut self, id: HolderId) {
+        self.change(id, |h| h.aside = 0);
+    }
+
+    /// Its chunk is complete; from now on it is never taken.
     pub(crate) fn seal(&mut self, id: HolderId) {
-        if let Some(holder) = self.holders.get_mut(&id) {
-            (holder.sealed, holder.idle_since, holder.slow_since) = (true, None, None);
-        }
+        self.change(id, |h| {
+            (h.sealed, h.leaving, h.idle_since, h.slow_since) = (true, false, None, None);
+        });
     }
 
     /// Gives everything back.
     pub(crate) fn release(&mut self, id: HolderId) {
         if let Some(holder) = self.holders.remove(&id) {
-            self.take_out(holder.place, holder.bytes);
+            self.discount(id, &holder);
             if holder.wanted.is_some() {
                 self.small_queue.retain(|q| *q != id);
                 self.large_queue.retain(|q| *q != id);
@@ -219,19 +302,26 @@ impl Ledger {
         !self.small_queue.is_empty() || !self.large_queue.is_empty()
     }
 
+    /// Bytes in files, and about to be.
+    pub(crate) fn aside_bytes(&self) -> usize {
+        self.aside_used
+    }
+
     /// Lets those go on that can, and makes room for the first who can't. To be called after every release, and now
     /// and then while somebody waits.
     pub(crate) fn settle(&mut self, now: Duration) -> Changes {
         let mut changes = Changes::default();
-        self.drain_queue(true, &mut changes);
-        while !self.small_queue.is_empty() && self.evict(now, Some(Place::Small), &mut changes) {
-            self.drain_queue(true, &mut changes);
-        }
-        self.drain_queue(false, &mut changes);
-        while !self.large_queue.is_empty() && (self.park(now) || self.evict(now, None, &mut changes)) {
-            self.drain_queue(false, &mut changes);
+        for small in [true, false] {
+            self.drain_queue(small, &mut changes);
+            while self.waiting(small) > 0 && self.make_room(small, now, &mut changes) {
+                self.drain_queue(small, &mut changes);
+            }
         }
         changes
+    }
+
+    fn waiting(&self, small: bool) -> usize {
+        if small { self.small_queue.len() } else { self.large_queue.len() }
     }
 
     fn drain_queue(&mut self, small: bool, changes: &mut Changes) {
@@ -250,35 +340,55 @@ impl Ledger {
         }
     }
 
+    /// True: some memory is free now.
+    fn make_room(&mut self, small: bool, now: Duration, changes: &mut Changes) -> bool {
+        let places: &'static [Place] = if small { &[Place::Small] } else { &[Place::Open, Place::Slot] };
+        if !small && self.park(now) {
+            return true;
+        }
+        if !self.may_set_aside(now) {
+            return self.evict(now, places, changes);
+        }
+        // One for each that waits is enough: what is on its way makes room soon, and is followed by the next.
+        let at_once = self.limits.aside.at_once.min(self.waiting(small));
+        while self.leaving < at_once && self.may_set_aside(now) {
+            let Some(id) = self.choose_for_aside(now, places) else { break };
+            self.change(id, |h| h.leaving = true);
+            changes.to_set_aside.push(id);
+        }
+        false
+    }
+
+    fn may_set_aside(&self, now: Duration) -> bool {
+        let AsideLimits { bytes, each, .. } = self.limits.aside;
+        bytes > 0 && now >= self.aside_from && self.aside_used + each <= bytes
+    }
+
+    fn choose_for_aside(&self, now: Duration, places: &'static [Place]) -> Option<HolderId> {
+        let until = now.checked_sub(self.limits.park_idle);
+        let is_worth = |id: &HolderId| {
+            let holder = self.holders.get(id);
+            holder.is_some_and(|h| h.place == Place::Slot || h.bytes >= self.limits.aside.worth)
+        };
+        let mut takeable = self.idle.takeable(places, until);
+        let first = takeable.next()?;
+        Some(if is_worth(&first) { first } else { takeable.find(is_worth).unwrap_or(first) })
+    }
+
     /// Moves one idle body from its slot to open memory.
     fn park(&mut self, now: Duration) -> bool {
+        let Some(until) = now.checked_sub(self.limits.park_idle) else { return false };
         let room = self.limits.open_bytes.saturating_sub(self.open_used);
-        let idle = |h: &Holder| h.idle_since.is_some_and(|s| now.saturating_sub(s) >= self.limits.park_idle);
-        let found = self
-            .holders
-            .iter_mut()
-            .find(|(_, h)| h.place == Place::Slot && !h.sealed && h.bytes <= room && idle(h));
-        let Some((_, holder)) = found else { return false };
-        holder.place = Place::Open;
-        let bytes = holder.bytes;
-        self.slots_used -= 1;
-        self.open_used += bytes;
+        let fits = |id: &HolderId| self.holders.get(id).is_some_and(|h| h.bytes <= room);
+        let Some(id) = self.idle.idle_in(Place::Slot, until).find(fits) else { return false };
+        self.change(id, |h| h.place = Place::Open);
         true
     }
 
-    /// Takes the buffer of one that is slow or idle. `place`: only buffers there; otherwise any that is not small.
-    fn evict(&mut self, now: Duration, place: Option<Place>, changes: &mut Changes) -> bool {
-        let idle = |h: &Holder| h.idle_since.filter(|s| now.saturating_sub(*s) >= self.limits.pressure_idle);
-        let candidates = || {
-            let there = |h: &Holder| place.map_or(h.place != Place::Small, |p| h.place == p);
-            // One that waits itself is not slow at the moment: it is we who let it wait.
-            self.holders
-                .iter()
-                .filter(move |(_, h)| !h.sealed && h.bytes > 0 && h.wanted.is_none() && there(h))
-        };
-        let slowest = candidates().filter_map(|(id, h)| Some((h.slow_since?, *id))).min();
-        let longest = || candidates().filter_map(|(id, h)| Some((idle(h)?, *id))).min();
-        let Some((_, id)) = slowest.or_else(longest) else { return false };
+    /// Takes the buffer of one that is slow or idle.
+    fn evict(&mut self, now: Duration, places: &'static [Place], changes: &mut Changes) -> bool {
+        let until = now.checked_sub(self.limits.pressure_idle);
+        let Some(id) = self.idle.takeable(places, until).next() else { return false };
         self.release(id);
         changes.evicted.push(id);
         true

@@ -1,22 +1,33 @@
 //! Upload memory for many tasks: the [`Ledger`] behind a lock, and the waiting around it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hay_common::clock::SharedClock;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::aside::AsideRoom;
 use super::gauge::{BufferGauge, Held};
 use super::ledger::{Changes, HolderId, Ledger, LedgerLimits};
 
-/// A waiting body looks again this often, because idleness ripens without an event.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// While bodies wait, one task for all of them looks this often, because idleness ripens without an event.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The buffer was taken away because its client sends nothing, or next to nothing, and others wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Evicted;
+
+/// What a body is told while it waits for its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News {
+    /// It has lost its buffer.
+    Evicted,
+    /// It is to set its buffer aside.
+    SetAside,
+}
 
 /// Why a buffer does not grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,30 +49,46 @@ struct Inner {
     clock: SharedClock,
     gauge: BufferGauge,
     wait_max: Duration,
+    aside: Option<Arc<AsideRoom>>,
+    times_aside: AtomicU64,
 }
 
 struct State {
     ledger: Ledger,
-    /// One for each share: woken when it is granted what it waits for, or evicted.
+    /// One for each share: woken when there is a verdict.
     wakers: HashMap<HolderId, Arc<Fate>>,
+    /// Whether the task that looks again is there.
+    is_looked_after: bool,
 }
 
 #[derive(Default)]
 struct Fate {
     news: Notify,
-    // 0 nothing, 1 granted, 2 evicted; written under the state's lock.
-    verdict: std::sync::atomic::AtomicU8,
+    // One of those below; written under the state's lock.
+    verdict: AtomicU8,
 }
 
+const NOTHING: u8 = 0;
 const GRANTED: u8 = 1;
 const EVICTED: u8 = 2;
+const SET_ASIDE: u8 = 3;
 
 impl UploadMemory {
-    /// Memory with these limits, counted in `gauge`.
-    pub(crate) fn new(limits: LedgerLimits, clock: SharedClock, gauge: BufferGauge) -> Self {
+    /// Memory with these limits, counted in `gauge`. Nothing is set aside without a room for it, whatever the limits say.
+    pub(crate) fn new(
+        mut limits: LedgerLimits,
+        clock: SharedClock,
+        gauge: BufferGauge,
+        aside: Option<AsideRoom>,
+    ) -> Self {
         let wait_max = limits.wait_max;
-        let state = State { ledger: Ledger::new(limits), wakers: HashMap::new() };
-        Self { inner: Arc::new(Inner { state: Mutex::new(state), clock, gauge, wait_max }) }
+        if aside.is_none() {
+            limits.aside.bytes = 0;
+        }
+        let state = State { ledger: Ledger::new(limits), wakers: HashMap::new(), is_looked_after: false };
+        let (state, aside) = (Mutex::new(state), aside.map(Arc::new));
+        let times_aside = AtomicU64::new(0);
+        Self { inner: Arc::new(Inner { state, clock, gauge, wait_max, aside, times_aside }) }
     }
 
     /// A buffer of no bytes.
@@ -71,7 +98,8 @@ impl UploadMemory {
         let id = state.ledger.open();
         state.wakers.insert(id, Arc::clone(&fate));
         drop(state);
-        Share { memory: self.clone(), id, fate, held: self.inner.gauge.hold(0), bytes: 0, idle: false }
+        let lease = Lease { inner: Arc::clone(&self.inner), id, bytes: AtomicUsize::new(0) };
+        Share { lease: Arc::new(lease), fate, idle: false }
     }
 
     /// Counts bytes that no share pays for.
@@ -79,31 +107,93 @@ impl UploadMemory {
         self.inner.gauge.hold(bytes)
     }
 
+    /// Bytes in files.
+    pub(crate) fn aside_bytes(&self) -> usize {
+        self.inner.state.lock().ledger.aside_bytes()
+    }
+
+    /// How often a buffer was set aside.
+    pub(crate) fn times_aside(&self) -> u64 {
+        self.inner.times_aside.load(Ordering::Relaxed)
+    }
+}
+
+impl Inner {
     fn settle(&self, state: &mut State) {
         if !state.ledger.has_waiters() {
             return;
         }
-        let Changes { granted, evicted } = state.ledger.settle(self.inner.clock.monotonic());
-        for (ids, verdict) in [(granted, GRANTED), (evicted, EVICTED)] {
+        let Changes { granted, evicted, to_set_aside } = state.ledger.settle(self.clock.monotonic());
+        for (ids, verdict) in [(granted, GRANTED), (evicted, EVICTED), (to_set_aside, SET_ASIDE)] {
             for fate in ids.iter().filter_map(|id| state.wakers.get(id)) {
-                fate.verdict.store(verdict, std::sync::atomic::Ordering::Release);
+                fate.verdict.store(verdict, Ordering::Release);
                 fate.news.notify_one();
             }
         }
+    }
+
+    /// Looks again until nobody waits any more.
+    async fn look_after(inner: Weak<Self>) {
+        loop {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            let Some(inner) = inner.upgrade() else { return };
+            let mut state = inner.state.lock();
+            if !state.ledger.has_waiters() {
+                state.is_looked_after = false;
+                return;
+            }
+            inner.settle(&mut state);
+        }
+    }
+}
+
+/// What is given back when the last one who needs it is done.
+pub(crate) struct Lease {
+    inner: Arc<Inner>,
+    id: HolderId,
+    bytes: AtomicUsize,
+}
+
+impl Lease {
+    fn count(&self, bytes: usize) {
+        let before = self.bytes.swap(bytes, Ordering::Relaxed);
+        self.inner.gauge.remember(bytes.saturating_sub(before));
+        self.inner.gauge.forget(before.saturating_sub(bytes));
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.count(0);
+        let mut state = self.inner.state.lock();
+        state.ledger.release(self.id);
+        state.wakers.remove(&self.id);
+        self.inner.settle(&mut state);
     }
 }
 
 /// The right to so many bytes of buffer. Dropping it gives them back.
 pub(crate) struct Share {
-    memory: UploadMemory,
-    id: HolderId,
+    lease: Arc<Lease>,
     fate: Arc<Fate>,
-    held: Held,
-    bytes: usize,
     idle: bool,
 }
 
 impl Share {
+    fn inner(&self) -> &Inner {
+        &self.lease.inner
+    }
+
+    /// Keeps the memory from being given back, also after the share was dropped: for threads that work on it.
+    pub(crate) fn lease(&self) -> Arc<Lease> {
+        Arc::clone(&self.lease)
+    }
+
+    /// Where buffers are set aside.
+    pub(crate) fn aside_room(&self) -> Option<Arc<AsideRoom>> {
+        self.inner().aside.clone()
+    }
+
     /// Waits until the buffer may have `to` bytes in all.
     ///
     /// # Errors
@@ -111,23 +201,26 @@ impl Share {
     pub(crate) async fn grow(&mut self, to: usize) -> Result<(), NoGrowth> {
         self.idle = false;
         let granted = {
-            let mut state = self.memory.inner.state.lock();
+            let mut state = self.inner().state.lock();
             if self.verdict() == EVICTED {
                 return Err(NoGrowth::Evicted);
             }
-            self.fate.verdict.store(0, std::sync::atomic::Ordering::Release);
-            let granted = state.ledger.grow(self.id, to);
-            self.memory.settle(&mut state);
+            self.fate.verdict.store(NOTHING, Ordering::Release);
+            let granted = state.ledger.grow(self.lease.id, to);
+            if !granted && !state.is_looked_after {
+                state.is_looked_after = true;
+                tokio::spawn(Inner::look_after(Arc::downgrade(&self.lease.inner)));
+            }
+            self.inner().settle(&mut state);
             granted
         };
         if !granted {
-            tokio::time::timeout(self.memory.inner.wait_max, self.wait())
+            tokio::time::timeout(self.inner().wait_max, self.wait())
                 .await
                 .map_err(|_| NoGrowth::NoRoom)?
                 .map_err(|Evicted| NoGrowth::Evicted)?;
         }
-        self.bytes = self.bytes.max(to);
-        self.held.resize(self.bytes);
+        self.lease.count(to.max(self.lease.bytes.load(Ordering::Relaxed)));
         Ok(())
     }
 
@@ -136,24 +229,21 @@ impl Share {
             match self.verdict() {
                 GRANTED => return Ok(()),
                 EVICTED => return Err(Evicted),
-                _ => {}
-            }
-            if tokio::time::timeout(LOOK_AGAIN, self.fate.news.notified()).await.is_err() {
-                self.memory.settle(&mut self.memory.inner.state.lock());
+                _ => self.fate.news.notified().await,
             }
         }
     }
 
     fn verdict(&self) -> u8 {
-        self.fate.verdict.load(std::sync::atomic::Ordering::Acquire)
+        self.fate.verdict.load(Ordering::Acquire)
     }
 
     /// Nothing comes from the client.
     pub(crate) fn idle(&mut self) {
         if !self.idle {
             self.idle = true;
-            let now = self.memory.inner.clock.monotonic();
-            self.memory.inner.state.lock().ledger.idle(self.id, now);
+            let now = self.inner().clock.monotonic();
+            self.inner().state.lock().ledger.idle(self.lease.id, now);
         }
     }
 
@@ -164,42 +254,70 @@ impl Share {
     pub(crate) fn active(&mut self, is_slow: bool) -> Result<(), Evicted> {
         if self.idle {
             self.idle = false;
-            let now = self.memory.inner.clock.monotonic();
-            self.memory.inner.state.lock().ledger.active(self.id, is_slow, now);
+            let now = self.inner().clock.monotonic();
+            let mut state = self.inner().state.lock();
+            state.ledger.active(self.lease.id, is_slow, now);
+            // It was chosen a moment before: another will be.
+            if self.verdict() == SET_ASIDE {
+                self.fate.verdict.store(NOTHING, Ordering::Release);
+                self.inner().settle(&mut state);
+            }
         }
         if self.verdict() == EVICTED { Err(Evicted) } else { Ok(()) }
     }
 
-    /// Resolves when it is evicted.
-    pub(crate) async fn evicted(&self) -> Evicted {
-        while self.verdict() != EVICTED {
-            self.fate.news.notified().await;
+    /// Resolves when others need its memory.
+    pub(crate) async fn news(&self) -> News {
+        loop {
+            match self.verdict() {
+                EVICTED => return News::Evicted,
+                SET_ASIDE => return News::SetAside,
+                _ => self.fate.news.notified().await,
+            }
         }
-        Evicted
     }
 
-    /// The chunk is complete: from now on it is never evicted.
+    /// Its buffer is empty again: `bytes` of it went to its file.
+    pub(crate) fn set_aside(&mut self, bytes: usize) {
+        self.inner().times_aside.fetch_add(1, Ordering::Relaxed);
+        self.lease.count(0);
+        self.tell(|ledger, id, _| ledger.set_aside(id, bytes));
+    }
+
+    /// It could not be set aside and stays where it is.
+    pub(crate) fn not_set_aside(&mut self) {
+        self.tell(|ledger, id, now| ledger.not_set_aside(id, now));
+    }
+
+    /// What was in its file is in its buffer again.
+    pub(crate) fn taken_back(&mut self) {
+        self.tell(|ledger, id, _| ledger.taken_back(id));
+    }
+
+    fn tell(&self, what: impl FnOnce(&mut Ledger, HolderId, Duration)) {
+        let now = self.inner().clock.monotonic();
+        let mut state = self.inner().state.lock();
+        if self.verdict() == SET_ASIDE {
+            self.fate.verdict.store(NOTHING, Ordering::Release);
+        }
+        what(&mut state.ledger, self.lease.id, now);
+        self.inner().settle(&mut state);
+    }
+
+    /// The chunk is complete: from now on it is never taken.
     ///
     /// # Errors
     /// When it was evicted before.
     pub(crate) fn seal(&mut self) -> Result<(), Evicted> {
-        self.memory.inner.state.lock().ledger.seal(self.id);
+        self.tell(|ledger, id, _| ledger.seal(id));
         if self.verdict() == EVICTED { Err(Evicted) } else { Ok(()) }
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        let mut state = self.memory.inner.state.lock();
-        state.ledger.release(self.id);
-        state.wakers.remove(&self.id);
-        self.memory.settle(&mut state);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::ledger::AsideLimits;
     use hay_common::clock::ManualClock;
 
     fn memory(open_bytes: usize, slots: usize) -> (UploadMemory, Arc<ManualClock>) {
@@ -220,8 +338,9 @@ mod tests {
             park_idle: Duration::from_millis(10),
             pressure_idle: Duration::from_secs(3),
             wait_max,
+            aside: AsideLimits { bytes: 0, at_once: 0, worth: 0, each: 0, pause: Duration::ZERO },
         };
-        (UploadMemory::new(limits, clock.clone(), BufferGauge::default()), clock)
+        (UploadMemory::new(limits, clock.clone(), BufferGauge::default(), None), clock)
     }
 
     #[tokio::test]
@@ -247,7 +366,7 @@ mod tests {
         clock.advance(Duration::from_secs(4));
         let mut working = memory.share();
         working.grow(80).await.unwrap();
-        assert_eq!(stalled.evicted().await, Evicted);
+        assert_eq!(stalled.news().await, News::Evicted);
         assert_eq!(stalled.active(false), Err(Evicted));
         assert_eq!(stalled.grow(101).await, Err(NoGrowth::Evicted));
     }
@@ -273,14 +392,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_trickles_gives_way_although_it_is_never_idle() {
+    async fn one_that_trickles_gives_way_although_it_is_never_idle_for_long() {
         let (memory, _) = memory(100, 0);
         let mut trickling = memory.share();
         trickling.grow(100).await.unwrap();
         trickling.idle();
         trickling.active(true).unwrap();
+        trickling.idle();
         let mut working = memory.share();
         working.grow(80).await.unwrap();
-        assert_eq!(trickling.evicted().await, Evicted);
+        assert_eq!(trickling.news().await, News::Evicted);
     }
 }

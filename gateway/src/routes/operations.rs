@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hay_common::error::ErrorCode;
 use http::StatusCode;
-use metrics::gauge;
+use metrics::{counter, gauge};
 use serde::Serialize;
 
 use crate::app::App;
@@ -87,6 +87,8 @@ pub(crate) async fn reasons(app: &App) -> Vec<(String, String)> {
 pub(super) async fn metrics(app: &Arc<App>) -> Result<Reply, Refusal> {
     gauge!("hay_gateway_buffer_bytes").set((app.buffers.held() + app.heads.held()) as f64);
     gauge!("hay_gateway_buffer_peak_bytes").set((app.buffers.peak() + app.heads.peak()) as f64);
+    gauge!("hay_gateway_set_aside_bytes").set(app.uploads.aside_bytes() as f64);
+    counter!("hay_gateway_set_aside_total").absolute(app.uploads.times_aside());
     let working = app.config.requests_max.saturating_sub(app.requests.available_permits());
     let receiving = app.config.bodies_max.saturating_sub(app.bodies.available_permits());
     app.meters.requests.set((working + receiving) as f64);

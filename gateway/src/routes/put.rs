@@ -64,7 +64,7 @@ pub(super) async fn put(
     };
     let rules = app.body_rules(head.version);
     let reader = BodyReader::new(body, length, rules, app.deps.clock.clone());
-    let mut chunker = Chunker::new(reader, app.uploads.clone(), app.config.rate(), CHUNK_BYTES_MAX);
+    let mut chunker = Chunker::new(reader, app.uploads.clone(), CHUNK_BYTES_MAX);
     let maybe_small = length.is_none_or(|l| l <= SMALL_BODY_BYTES_MAX as u64);
     let start = match maybe_small {
         true => first_bytes(app, &caller, &mut chunker, head.headers.contains_key(EXPECT)).await,

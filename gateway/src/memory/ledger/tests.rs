@@ -10,7 +10,12 @@ const LIMITS: LedgerLimits = LedgerLimits {
     park_idle: Duration::from_millis(10),
     pressure_idle: Duration::from_secs(3),
     wait_max: Duration::from_secs(60),
+    aside: AsideLimits { bytes: 0, at_once: 0, worth: 0, each: 0, pause: Duration::ZERO },
 };
+/// With files.
+const ASIDE: AsideLimits =
+    AsideLimits { bytes: 256 * K, at_once: 2, worth: 2 * K, each: CHUNK, pause: Duration::from_secs(1) };
+const WITH_FILES: LedgerLimits = LedgerLimits { aside: ASIDE, ..LIMITS };
 const CHUNK: usize = 16 * K;
 
 fn at(ms: u64) -> Duration {
@@ -107,7 +112,10 @@ fn the_longest_idle_goes_first_and_only_under_pressure() {
     let waiter = ledger.open();
     assert!(!ledger.grow(waiter, CHUNK));
     assert_eq!(ledger.settle(at(2_999)), Changes::default(), "not idle for long enough");
-    assert_eq!(ledger.settle(at(60_000)), Changes { granted: vec![waiter], evicted: vec![old] });
+    assert_eq!(
+        ledger.settle(at(60_000)),
+        Changes { granted: vec![waiter], evicted: vec![old], to_set_aside: vec![] }
+    );
 }
 
 #[test]
@@ -214,5 +222,267 @@ fn any_mixture_of_stalled_and_working_bodies_finishes() {
             );
             assert!(ledger.slots_used <= LIMITS.slots, "seed {seed}");
         }
+    }
+}
+
+/// Open memory full of stalled buffers of 16 KiB, without slots, and one that waits.
+fn crowded(stalled: usize, limits: LedgerLimits) -> (Ledger, Vec<HolderId>, HolderId) {
+    let mut ledger = Ledger::new(LedgerLimits { slots: 0, open_bytes: stalled * CHUNK, ..limits });
+    let ids: Vec<_> = (0..stalled).map(|_| ledger.open()).collect();
+    for (n, id) in ids.iter().enumerate() {
+        assert!(ledger.grow(*id, CHUNK));
+        ledger.idle(*id, at(n as u64));
+    }
+    let waiter = ledger.open();
+    assert!(!ledger.grow(waiter, CHUNK));
+    (ledger, ids, waiter)
+}
+
+#[test]
+fn what_stalls_is_set_aside_and_loses_nothing() {
+    let (mut ledger, ids, waiter) = crowded(4, WITH_FILES);
+    assert_eq!(ledger.settle(at(9)), Changes::default(), "not idle for long enough");
+    let chosen = ledger.settle(at(60_000));
+    assert_eq!(
+        chosen,
+        Changes { to_set_aside: vec![ids[0]], ..Changes::default() },
+        "one waits: one is enough"
+    );
+    assert_eq!(ledger.settle(at(60_000)), Changes::default(), "it is on its way");
+    assert_eq!(ledger.aside_bytes(), CHUNK, "its room is kept for it");
+    ledger.set_aside(ids[0], CHUNK - 5);
+    assert_eq!(ledger.aside_bytes(), CHUNK - 5);
+    assert_eq!(ledger.settle(at(60_000)).granted, [waiter]);
+    // It comes back: it has to wait for its memory, and gives its file away.
+    assert!(!ledger.grow(ids[0], CHUNK));
+    ledger.release(waiter);
+    assert_eq!(ledger.settle(at(60_000)).granted, [ids[0]]);
+    ledger.taken_back(ids[0]);
+    ledger.seal(ids[0]);
+    assert_eq!(ledger.aside_bytes(), 0);
+}
+
+#[test]
+fn one_whose_client_sends_again_stays_and_another_is_chosen() {
+    let (mut ledger, ids, _) = crowded(4, WITH_FILES);
+    assert_eq!(ledger.settle(at(60_000)).to_set_aside, [ids[0]]);
+    ledger.active(ids[0], false, at(60_000));
+    assert_eq!(ledger.aside_bytes(), 0);
+    assert_eq!(ledger.settle(at(60_000)).to_set_aside, [ids[1]]);
+    assert!(ledger.grow(ids[1], CHUNK));
+    assert_eq!(ledger.settle(at(60_000)).to_set_aside, [ids[2]]);
+    ledger.release(ids[2]);
+    assert_eq!((ledger.aside_bytes(), ledger.leaving), (0, 0));
+}
+
+#[test]
+fn a_few_are_on_their_way_at_a_time_and_are_followed_by_the_next() {
+    let (mut ledger, ids, _) = crowded(8, WITH_FILES);
+    for _ in 0..5 {
+        let other = ledger.open();
+        assert!(!ledger.grow(other, CHUNK));
+    }
+    assert_eq!(ledger.settle(at(1_000)).to_set_aside, ids[..2]);
+    ledger.set_aside(ids[1], CHUNK);
+    let next = ledger.settle(at(1_000));
+    assert_eq!((next.granted.len(), next.to_set_aside), (1, vec![ids[2]]));
+}
+
+#[test]
+fn one_that_trickles_is_set_aside_first() {
+    let (mut ledger, ids, _) = crowded(4, WITH_FILES);
+    ledger.active(ids[3], true, at(900));
+    ledger.idle(ids[3], at(999));
+    assert_eq!(ledger.settle(at(1_000)).to_set_aside, [ids[3]]);
+}
+
+#[test]
+fn little_is_not_worth_a_file_while_there_is_more() {
+    let mut ledger = Ledger::new(WITH_FILES);
+    let tiny = ledger.open();
+    assert!(ledger.grow(tiny, 10));
+    ledger.idle(tiny, at(0));
+    let large: Vec<_> = (0..4).map(|_| ledger.open()).collect();
+    large.iter().for_each(|id| assert!(ledger.grow(*id, CHUNK)));
+    let slots: Vec<_> = (0..4).map(|_| ledger.open()).collect();
+    slots.iter().for_each(|id| assert!(ledger.grow(*id, K + 1)));
+    slots.iter().for_each(|id| ledger.idle(*id, at(1)));
+    let waiter = ledger.open();
+    assert!(!ledger.grow(waiter, CHUNK));
+    assert_eq!(ledger.settle(at(100)).to_set_aside, [slots[0]], "a slot is worth it whatever is in it");
+    assert_eq!(ledger.settle(at(100)).to_set_aside, [], "small memory helps nobody who needs more");
+}
+
+#[test]
+fn without_files_the_longest_idle_is_evicted() {
+    // The disk fails: for a while it is as if there were no files, then it is tried again.
+    let (mut ledger, ids, waiter) = crowded(4, WITH_FILES);
+    assert_eq!(ledger.settle(at(5_000)).to_set_aside, [ids[0]]);
+    ledger.not_set_aside(ids[0], at(5_000));
+    assert_eq!(ledger.aside_bytes(), 0);
+    let changes = ledger.settle(at(5_999));
+    assert_eq!(changes, Changes { granted: vec![waiter], evicted: vec![ids[0]], to_set_aside: vec![] });
+    let other = ledger.open();
+    assert!(!ledger.grow(other, CHUNK));
+    assert_eq!(ledger.settle(at(6_000)).to_set_aside, [ids[1]]);
+    // No room is left in files.
+    let tight = AsideLimits { bytes: 2 * CHUNK - 1, ..ASIDE };
+    let (mut ledger, ids, waiter) = crowded(4, LedgerLimits { aside: tight, ..LIMITS });
+    assert_eq!(ledger.settle(at(5_000)).to_set_aside, [ids[0]]);
+    ledger.set_aside(ids[0], CHUNK);
+    assert_eq!(ledger.settle(at(5_000)).granted, [waiter]);
+    let more = ledger.open();
+    assert!(!ledger.grow(more, CHUNK));
+    assert_eq!(ledger.settle(at(5_000)).evicted, [ids[1]]);
+}
+
+#[test]
+fn small_buffers_that_wait_for_more_small_memory_take_other_memory_instead() {
+    let mut ledger = Ledger::new(WITH_FILES);
+    let ids: Vec<_> = (0..16).map(|_| ledger.open()).collect();
+    ids.iter().for_each(|id| assert!(ledger.grow(*id, K / 2)));
+    ids.iter().for_each(|id| assert!(ledger.grow(*id, K), "each waits for what the others hold"));
+}
+
+/// What a model of many bodies does at random: whatever it is, the sums are right and within the limits, and in the end
+/// everybody was served and nothing is left.
+#[test]
+fn any_sequence_keeps_the_sums_and_serves_everybody() {
+    for seed in 0..300 {
+        let random = SeededRandom::shared(seed);
+        let pick = |n: usize| random.u32() as usize % n.max(1);
+        let aside = AsideLimits { bytes: [0, 3 * CHUNK, 256 * K][seed as usize % 3], ..ASIDE };
+        let limits = LedgerLimits { aside, slots: 1 + pick(4), ..LIMITS };
+        let mut model = Model { ledger: Ledger::new(limits), limits, bodies: Vec::new(), seed };
+        let mut now = 0;
+        for _ in 0..600 {
+            now += pick(30) as u64;
+            model.act(pick(9), pick(model.bodies.len()), pick(CHUNK) + 1, at(now));
+            model.settle(at(now));
+        }
+        // Everybody ends as soon as it can; what was chosen is set aside.
+        let mut rounds = 0;
+        while !model.bodies.is_empty() {
+            rounds += 1;
+            assert!(rounds < 1_000, "seed {seed}: {} bodies hang", model.bodies.len());
+            now += 10;
+            let ready = model.bodies.iter().position(|b| b.state != State::Waits);
+            assert!(ready.is_some(), "seed {seed}: everybody waits");
+            model.act(8, ready.unwrap(), 1, at(now));
+            model.settle(at(now));
+        }
+        let ledger = &model.ledger;
+        let left =
+            (ledger.small_used, ledger.open_used, ledger.slots_used, ledger.aside_used, ledger.leaving);
+        assert_eq!(left, (0, 0, 0, 0, 0), "seed {seed}");
+        assert!(ledger.idle.is_empty() && !ledger.has_waiters(), "seed {seed}");
+    }
+}
+
+#[derive(PartialEq, Clone, Copy)]
+enum State {
+    Goes,
+    Waits,
+    Leaves,
+    Sealed,
+}
+
+struct Body {
+    id: HolderId,
+    bytes: usize,
+    state: State,
+}
+
+struct Model {
+    ledger: Ledger,
+    limits: LedgerLimits,
+    bodies: Vec<Body>,
+    seed: u64,
+}
+
+impl Model {
+    fn act(&mut self, what: usize, which: usize, bytes: usize, now: Duration) {
+        if what == 0 || self.bodies.is_empty() {
+            let id = self.ledger.open();
+            self.bodies.push(Body { id, bytes: 0, state: State::Goes });
+            return;
+        }
+        let body = &mut self.bodies[which];
+        match (what, body.state) {
+            (1..=3, State::Goes | State::Leaves) => {
+                body.bytes = (body.bytes + bytes).min(CHUNK);
+                let granted = self.ledger.grow(body.id, body.bytes);
+                body.state = if granted { State::Goes } else { State::Waits };
+            }
+            (4..=5, State::Goes | State::Leaves) => self.ledger.idle(body.id, now),
+            (6, State::Goes | State::Leaves) => {
+                self.ledger.active(body.id, bytes.is_multiple_of(3), now);
+                body.state = State::Goes;
+            }
+            (7, State::Goes) => {
+                self.ledger.taken_back(body.id);
+                self.ledger.seal(body.id);
+                body.state = State::Sealed;
+            }
+            (7, State::Leaves) if bytes.is_multiple_of(4) => {
+                self.ledger.not_set_aside(body.id, now);
+                body.state = State::Goes;
+            }
+            (7, State::Leaves) => {
+                self.ledger.set_aside(body.id, body.bytes);
+                (body.bytes, body.state) = (0, State::Goes);
+            }
+            (8, state) if state != State::Waits || bytes.is_multiple_of(4) => {
+                self.ledger.release(body.id);
+                self.bodies.swap_remove(which);
+            }
+            _ => {}
+        }
+    }
+
+    fn settle(&mut self, now: Duration) {
+        let changes = self.ledger.settle(now);
+        for body in &mut self.bodies {
+            if changes.granted.contains(&body.id) {
+                assert!(body.state == State::Waits, "seed {}: granted unasked", self.seed);
+                body.state = State::Goes;
+            }
+            if changes.to_set_aside.contains(&body.id) {
+                assert!(
+                    body.state == State::Goes,
+                    "seed {}: one that waits or is done was chosen",
+                    self.seed
+                );
+                body.state = State::Leaves;
+            }
+        }
+        self.bodies.retain(|b| !changes.evicted.contains(&b.id));
+        self.check();
+    }
+
+    fn check(&self) {
+        let (ledger, limits, seed) = (&self.ledger, &self.limits, self.seed);
+        let all = || ledger.holders.values();
+        let sum = |place| all().filter(|h| h.place == place).map(|h| h.bytes).sum::<usize>();
+        assert_eq!(
+            (sum(Place::Small), sum(Place::Open)),
+            (ledger.small_used, ledger.open_used),
+            "seed {seed}"
+        );
+        assert_eq!(all().filter(|h| h.place == Place::Slot).count(), ledger.slots_used, "seed {seed}");
+        assert_eq!(all().map(Holder::aside_charge).sum::<usize>(), ledger.aside_used, "seed {seed}");
+        assert_eq!(all().filter(|h| h.leaving).count(), ledger.leaving, "seed {seed}");
+        assert!(
+            ledger.small_used <= limits.small_bytes && ledger.open_used <= limits.open_bytes,
+            "seed {seed}"
+        );
+        assert!(ledger.slots_used <= limits.slots && ledger.leaving <= limits.aside.at_once, "seed {seed}");
+        assert!(ledger.aside_used <= limits.aside.bytes, "seed {seed}");
+        let waiting = self.bodies.iter().filter(|b| b.state == State::Waits).count();
+        assert_eq!(
+            ledger.small_queue.len() + ledger.large_queue.len(),
+            waiting,
+            "seed {seed}: a lost wake-up"
+        );
     }
 }
