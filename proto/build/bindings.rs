@@ -235,8 +235,7 @@ fn write_constructors(out: &mut String, service: &Service) -> std::fmt::Result {
         out,
         "/// The `{name}` service in this process, called as `peer`: client layer, guard, core; no codec.
         pub fn direct_{module}<S: {fixed} + ?Sized>(core: Arc<S>, guard: Arc<Guard>, peer: Peer) -> Dyn{name} {{
-            let guarded = Arc::new(Layered {{ inner: core, layer: guard }});
-            Arc::new(Layered {{ inner: guarded, layer: Sign::in_process(peer) }})
+            Arc::new(Layered {{ inner: core, layer: Both(Sign::in_process(peer), guard) }})
         }}
         /// The `{name}` service over connections, with `credentials`.
         pub fn remote_{module}(channels: Channels, credentials: Credentials) -> Dyn{name} {{

@@ -57,6 +57,8 @@ pub(super) struct Context<'c, 'b> {
     pub wall_ms: u64,
     /// The log's.
     pub log_ms: u64,
+    /// The counters as the command has changed them so far: one command counts several times.
+    counters: Option<Counters>,
 }
 
 impl Context<'_, '_> {
@@ -76,9 +78,20 @@ impl Context<'_, '_> {
         self.wall_ms.clamp(self.log_ms, lead).saturating_add(life.as_millis() as u64)
     }
 
-    /// Changes the counters.
+    /// The counters.
+    pub fn counters(&self) -> Result<Counters, RowsError> {
+        match self.counters {
+            Some(counters) => Ok(counters),
+            None => Ok(self.read(&keys::counters())?.unwrap_or_default()),
+        }
+    }
+
+    /// Changes the counters. They are written when the command is through.
     pub fn count(&mut self, change: impl FnOnce(&mut Counters)) -> Result<(), RowsError> {
-        self.change(keys::counters(), change)
+        let mut counters = self.counters()?;
+        change(&mut counters);
+        self.counters = Some(counters);
+        Ok(())
     }
 
     /// Changes a tenant's usage.
@@ -113,7 +126,7 @@ pub fn apply(batch: &mut Batch<'_>, proposal: &Proposal) -> Result<Reply, RowsEr
         log_ms = proposal.wall_ms;
         batch.put(keys::log_time(), &LogTimeRow { ms: log_ms });
     }
-    let mut context = Context { batch, wall_ms: proposal.wall_ms, log_ms };
+    let mut context = Context { batch, wall_ms: proposal.wall_ms, log_ms, counters: None };
     let reply = match &proposal.op {
         Op::Client(command) => settle(&mut context, |c| client(c, command)).map(Reply::Client),
         Op::OpenSessions { sessions } => {
@@ -125,7 +138,12 @@ pub fn apply(batch: &mut Batch<'_>, proposal: &Proposal) -> Result<Reply, RowsEr
         Op::Expire => sweep::expire(&mut context),
     };
     match &reply {
-        Ok(_) => context.batch.keep(),
+        Ok(_) => {
+            if let Some(counters) = context.counters {
+                context.batch.put(keys::counters(), &counters);
+            }
+            context.batch.keep();
+        }
         Err(_) => context.batch.take_back(),
     }
     reply
@@ -139,6 +157,7 @@ fn settle<T>(
     match operation(context) {
         Ok(done) => Ok(Ok(done)),
         Err(Refusal::Failure(failure)) => {
+            context.counters = None;
             context.batch.take_back();
             Ok(Err(failure))
         }

@@ -14,7 +14,7 @@ use super::apply::{Applied, Context, refuse};
 use super::command::{Action, ClientCommand, Idempotency, SessionsOpened};
 use super::rows::{Order, Rows, RowsError, Walk, keys_of, read};
 use crate::schema::keys::{self, Family};
-use crate::schema::values::{Answer, Counters, IdempotencyRow, Mark, Row, SessionRow, TokenRow};
+use crate::schema::values::{Answer, IdempotencyRow, Mark, Row, SessionRow, TokenRow};
 
 /// Whether a command is to be applied.
 pub(super) enum Admission {
@@ -60,7 +60,7 @@ pub(super) fn open(context: &mut Context<'_, '_>, sessions: &[SessionId]) -> App
 /// opened it went away without a word, else it would have been used. Its rows are swept like those of any that is over.
 /// Those that are being `granted` take no place from each other.
 fn make_room(context: &mut Context<'_, '_>, granted: &[SessionId]) -> Applied<()> {
-    let counters: Counters = context.read(&keys::counters())?.unwrap_or_default();
+    let counters = context.counters()?;
     if counters.sessions < SESSIONS_MAX {
         return Ok(());
     }

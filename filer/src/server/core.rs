@@ -94,9 +94,14 @@ impl Core {
     /// Has commands applied, side by side.
     pub async fn commit_all(
         &self,
-        commands: Vec<Result<ClientCommand, Failure>>,
+        mut commands: Vec<Result<ClientCommand, Failure>>,
     ) -> Vec<Result<Answer, Failure>> {
-        join_all(commands.into_iter().map(async |command| self.commit(command?).await)).await
+        let commit = async |command: Result<_, _>| self.commit(command?).await;
+        match commands.pop() {
+            // The usual batch, without a list of futures and wakers of its own.
+            Some(only) if commands.is_empty() => vec![commit(only).await],
+            last => join_all(commands.into_iter().chain(last).map(commit)).await,
+        }
     }
 
     /// Checks a put before its bytes move, and commits it where it needs none.

@@ -12,6 +12,9 @@ use serde::Serialize;
 pub(crate) use body::ReplyBody;
 pub(crate) use refusal::Refusal;
 
+/// Most answers that are no lists take less.
+const JSON_BYTES_USUAL: usize = 512;
+
 /// What a handler answers with.
 pub(crate) type Reply = Response<ReplyBody>;
 
@@ -24,7 +27,10 @@ pub(crate) fn empty(status: StatusCode) -> Reply {
 
 /// An answer in JSON, never kept by caches on the way.
 pub(crate) fn json<T: Serialize>(status: StatusCode, value: &T) -> Reply {
-    let Ok(bytes) = serde_json::to_vec(value) else { return empty(StatusCode::INTERNAL_SERVER_ERROR) };
+    let mut bytes = Vec::with_capacity(JSON_BYTES_USUAL);
+    if serde_json::to_writer(&mut bytes, value).is_err() {
+        return empty(StatusCode::INTERNAL_SERVER_ERROR);
+    }
     let mut reply = Response::new(ReplyBody::whole(Bytes::from(bytes)));
     *reply.status_mut() = status;
     let headers = reply.headers_mut();

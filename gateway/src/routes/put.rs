@@ -9,7 +9,7 @@ use hay_common::error::{ErrorCode, Failure};
 use hay_common::limits::{
     CHUNK_BYTES_MAX, DRAINED_BODY_BYTES_MAX, DRAINED_BODY_TIME, FILE_BYTES_MAX, SMALL_BODY_BYTES_MAX,
 };
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, EXPECT, TRANSFER_ENCODING};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, EXPECT, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, Version};
 use http_body_util::BodyExt;
@@ -25,7 +25,7 @@ use crate::ingest::chunk::{Chunker, Start};
 use crate::ingest::finish::put_known;
 use crate::ingest::large::LargeUpload;
 use crate::ingest::{PutAsk, write_condition};
-use crate::reply::entry::{EntryJson, etag_value, file_headers};
+use crate::reply::entry::{EntryJson, validators};
 use crate::reply::{self, Refusal, Reply};
 use crate::request::attributes::WrittenAttributes;
 use crate::request::conditions::Conditions;
@@ -257,14 +257,9 @@ async fn make_directory(
 
 fn done(put: Put) -> Reply {
     let status = if put.created { StatusCode::CREATED } else { StatusCode::OK };
-    let mut headers = HeaderMap::new();
-    file_headers(&put.entry, &mut headers);
-    headers.remove(http::header::ACCEPT_RANGES);
-    if let Some(tag) = put.entry.content_hash.and_then(etag_value) {
-        headers.insert(ETAG, tag);
-    }
+    let (hash, modified_ms) = (put.entry.content_hash, put.entry.modified_ms);
     let mut reply = reply::json(status, &EntryJson::from(put.entry));
-    reply.headers_mut().extend(headers);
+    validators(hash, modified_ms, reply.headers_mut());
     reply
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::layer::{Layer, Layered, MESSAGE_BYTES_MAX, Payload};
+use super::layer::{Both, Layer, Layered, MESSAGE_BYTES_MAX, Payload};
 use super::sign::{Credentials, Sign};
 use super::transport::Channels;
 use super::{BoxStream, DynFiler, DynMaster, DynVolume, Guard, Peer};

@@ -52,6 +52,27 @@ impl<L: Layer> Layer for Arc<L> {
     }
 }
 
+/// Two layers as one: a service inside it boxes one future for each call, not one for each layer.
+pub(crate) struct Both<A, B>(pub(crate) A, pub(crate) B);
+
+impl<A: Layer, B: Layer> Layer for Both<A, B> {
+    fn around<Q, R, F, Fut>(
+        &self,
+        rpc: Rpc,
+        request: Request<Q>,
+        next: F,
+    ) -> impl Future<Output = Result<Response<R>, Status>> + Send
+    where
+        Q: Payload,
+        R: Payload,
+        F: FnOnce(Request<Q>) -> Fut + Send,
+        Fut: Future<Output = Result<Response<R>, Status>> + Send,
+    {
+        let Self(outer, inner) = self;
+        outer.around(rpc, request, move |request| inner.around(rpc, request, next))
+    }
+}
+
 /// A service inside a layer; implements the service's trait.
 pub struct Layered<S: ?Sized, L> {
     /// The service.

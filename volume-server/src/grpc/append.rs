@@ -48,10 +48,14 @@ impl VolumeServer {
                 None => volumes.push((volume, vec![at], vec![needle])),
             }
         }
-        let appends = volumes.into_iter().map(|(volume, places, needles)| async move {
-            (places, self.append_everywhere(volume, needles).await)
-        });
-        for (places, answers) in join_all(appends).await {
+        let append =
+            async |(volume, places, needles)| (places, self.append_everywhere(volume, needles).await);
+        let answered: Vec<(Vec<usize>, _)> = match volumes.pop() {
+            // The usual batch, without a list of futures and wakers of its own.
+            Some(only) if volumes.is_empty() => vec![append(only).await],
+            last => join_all(volumes.into_iter().chain(last).map(append)).await,
+        };
+        for (places, answers) in answered {
             for (at, answer) in places.into_iter().zip(answers) {
                 if let (Some(result), Err(error)) = (results.get_mut(at), answer) {
                     *result = Err(failure::append(error));
