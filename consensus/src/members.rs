@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 
+use hay_common::clock::SharedClock;
 use hay_common::ids::MemberId;
 use hay_common::limits::{RAFT_CHANGE_TIMEOUT, RAFT_MEMBERS_MAX, RAFT_PROMOTE_LAG_MAX};
 use openraft::error::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{BasicNode, ChangeMembers};
-use tokio::time::Instant;
 
 use crate::error::{Leader, MembersError};
 use crate::network::Contacts;
@@ -25,6 +25,7 @@ pub(crate) struct Members {
     pub(crate) member: MemberId,
     pub(crate) raft: Raft,
     pub(crate) contacts: Contacts,
+    pub(crate) clock: SharedClock,
     pub(crate) election_max: std::time::Duration,
 }
 
@@ -161,7 +162,7 @@ impl Members {
         let within = self.election_max * REACHED_WITHIN;
         let heard = |id: u64| self.contacts.lock().get(&id).and_then(|contact| contact.heard);
         member == self.member.0
-            || heard(member).is_some_and(|heard| Instant::now().saturating_duration_since(heard) <= within)
+            || heard(member).is_some_and(|heard| self.clock.monotonic().saturating_sub(heard) <= within)
     }
 
     async fn change(&self, change: ChangeMembers<u64, BasicNode>, retain: bool) -> Result<(), MembersError> {

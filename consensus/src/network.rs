@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hay_common::clock::SharedClock;
 use hay_common::ids::{ClusterId, MemberId};
 use hay_common::limits::{RAFT_BACKOFF_FIRST, RAFT_BACKOFF_MAX, RPC_TIMEOUT};
 use hay_common::random::SharedRandom;
@@ -21,7 +22,6 @@ use openraft::storage::Snapshot;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use crate::formation::Formed;
 use crate::transfer;
@@ -34,8 +34,8 @@ type CallError = RPCError<u64, BasicNode, RaftError<u64>>;
 /// What this member knows of reaching another.
 #[derive(Debug, Clone)]
 pub(crate) struct Contact {
-    /// When it last answered.
-    pub(crate) heard: Option<Instant>,
+    /// When it last answered, on the monotonic clock.
+    pub(crate) heard: Option<Duration>,
     /// Why it last did not, if it has not since.
     pub(crate) problem: Option<String>,
 }
@@ -52,6 +52,7 @@ pub(crate) struct Network {
     pub(crate) formed: Arc<Formed>,
     pub(crate) transport: SharedTransport,
     pub(crate) random: SharedRandom,
+    pub(crate) clock: SharedClock,
     pub(crate) contacts: Contacts,
 }
 
@@ -150,7 +151,7 @@ impl Way {
         let mut contacts = self.network.contacts.lock();
         let contact = contacts.entry(self.target).or_insert(Contact { heard: None, problem: None });
         match error {
-            None => *contact = Contact { heard: Some(Instant::now()), problem: None },
+            None => *contact = Contact { heard: Some(self.network.clock.monotonic()), problem: None },
             Some(error) => {
                 let problem = error.to_string();
                 if matches!(error, TransportError::Refused(_)) && contact.problem.as_ref() != Some(&problem) {

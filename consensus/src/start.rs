@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use hay_common::clock::{SharedClock, SystemClock};
 use hay_common::disk::{DirLock, SharedDisk};
 use hay_common::ids::MemberId;
 use hay_common::limits::{LOG_ENTRIES_KEPT, PROPOSALS_WAITING_MAX, RAFT_PEERS_MAX, READS_WAITING_MAX};
@@ -40,6 +41,8 @@ pub struct GroupDeps {
     pub disk: SharedDisk,
     /// Draws ids, and pauses.
     pub random: SharedRandom,
+    /// Tells when members were last heard.
+    pub clock: SharedClock,
     /// Reaches the other members.
     pub transport: SharedTransport,
 }
@@ -80,6 +83,7 @@ async fn bring_up(
         formed: formed.clone(),
         transport: deps.transport.clone(),
         random: deps.random.clone(),
+        clock: deps.clock.clone(),
         contacts: contacts.clone(),
     };
     let store = LogStore { log: log.clone() };
@@ -121,7 +125,7 @@ impl Group {
             path: config.dir.clone(),
             source,
         })?;
-        let deps = GroupDeps { disk, random, transport: Arc::new(Alone) };
+        let deps = GroupDeps { disk, random, clock: SystemClock::shared(), transport: Arc::new(Alone) };
         let parts = bring_up(&config, machine, &deps).await?;
         let empty = parts.empty;
         let group = assemble(&config, parts, watch::channel(None).1, None);
@@ -256,7 +260,7 @@ fn assemble(
     news: watch::Receiver<Option<String>>,
     forming: Option<Forming>,
 ) -> Group {
-    let Foundations { member, raft, log, applier, lock, formed, snapshots, contacts, .. } = parts;
+    let Foundations { member, raft, log, applier, lock, formed, snapshots, contacts, network, .. } = parts;
     let name = config.name.clone();
     let counters = Arc::new(ProposalCounters::default());
     let (ready_tx, ready) = watch::channel(None);
@@ -267,6 +271,7 @@ fn assemble(
         member,
         raft: raft.clone(),
         contacts: contacts.clone(),
+        clock: network.clock,
         election_max: config.election_max,
     };
     let proposer = Proposer {

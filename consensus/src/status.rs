@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hay_common::ids::MemberId;
-use tokio::time::Instant;
 
 use crate::formation::FormationId;
 use crate::group::Group;
@@ -126,6 +125,7 @@ impl Group {
     /// Who belongs to the group, as this member knows it.
     fn members(&self) -> Vec<GroupMember> {
         let lags = self.inner.members.lags();
+        let now_at = self.inner.members.clock.monotonic();
         let contacts = self.inner.contacts.lock().clone();
         let metrics = self.inner.raft.server_metrics();
         let now = metrics.borrow();
@@ -139,7 +139,7 @@ impl Group {
                 lag: lags.get(id).copied().flatten(),
                 heard_ago: contact
                     .and_then(|contact| contact.heard)
-                    .map(|heard| Instant::now().saturating_duration_since(heard)),
+                    .map(|heard| now_at.saturating_sub(heard)),
                 problem: contact.and_then(|contact| contact.problem.clone()),
             }
         };

@@ -64,7 +64,7 @@ impl Master {
         let MasterNetwork { peers, random, transport } = network;
         let cluster = deps.key.cluster();
         let group_config = GroupConfig::member_of("master", &config.dir, cluster, &config.address, &peers);
-        let group_deps = GroupDeps { disk: deps.disk.clone(), random, transport };
+        let group_deps = GroupDeps { disk: deps.disk.clone(), random, clock: deps.clock.clone(), transport };
         let group = Group::open(sized(&config, group_config), Box::new(machine), group_deps).await?;
         let core = assemble(&config, deps, shared, group);
         *core.duties.lock() = Some(tokio::spawn(duties::run(core.clone())));
@@ -87,7 +87,7 @@ fn assemble(config: &MasterConfig, deps: MasterDeps, shared: SharedState, group:
         closing: watch::Sender::new(false),
         clock: deps.clock,
         key: deps.key,
-        policy: config.policy.clone(),
+        policy: config.policy,
         replicas: config.replicas,
         durability: config.durability,
         turn: AtomicUsize::new(0),

@@ -47,7 +47,7 @@ async fn client(stage: Arc<Stage>, name: u32, seed: u64) {
         }
         let Some((group, journal)) = stage.any(random.as_ref()) else { continue };
         let began = stage.now();
-        let seen = if random.u32() % 2 == 0 {
+        let seen = if random.u32().is_multiple_of(2) {
             let command = format!("{name}.{n}");
             match group.propose(Bytes::from(command.clone())).await {
                 Ok(reply) => {

@@ -93,7 +93,12 @@ impl Cluster {
         let config = self.config(n);
         let address = self.places[n].address.clone();
         let transport = self.board.from(&address);
-        let deps = GroupDeps { disk: RealDisk::shared(), random: self.random.clone(), transport };
+        let deps = GroupDeps {
+            disk: RealDisk::shared(),
+            random: self.random.clone(),
+            clock: hay_common::clock::SystemClock::shared(),
+            transport,
+        };
         let journal = Journal::default();
         let group = Group::open(config, Box::new(journal.clone()), deps).await?;
         self.board.plug(&address, group.clone());

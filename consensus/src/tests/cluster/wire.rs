@@ -67,6 +67,7 @@ async fn serve(dir: &TempDir, n: usize, listener: TcpListener, peers: &[String])
     let deps = GroupDeps {
         disk: RealDisk::shared(),
         random: SystemRandom::shared().unwrap(),
+        clock: clock.clone(),
         transport: GrpcTransport::shared(credentials(&key, Role::Master, &clock)),
     };
     let group = Group::open(config.with_slot(n), Box::new(journal.clone()), deps).await.unwrap();
