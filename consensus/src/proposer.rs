@@ -113,7 +113,10 @@ impl Proposer {
     fn explain(&self, error: Option<&WriteError>, appended: &Appended) -> ProposeError {
         let group = self.group.clone();
         match error {
-            None => ProposeError::Unknown(group),
+            None => match &self.raft.metrics().borrow().running_state {
+                Ok(()) => ProposeError::Unknown(group),
+                Err(fatal) => ProposeError::Stopped { group, why: fatal.to_string() },
+            },
             // Written here and replaced: a member that has it may still lead one day.
             Some(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) if appended.get() => {
                 ProposeError::Unknown(group)
