@@ -358,3 +358,41 @@ pub const ASIDE_TAIL_BYTES: usize = 4 * KIB;
 pub const ASIDE_SPARE_BYTES: u64 = 64 * MIB as u64;
 /// After a buffer could not be set aside, none is tried for this long.
 pub const ASIDE_PAUSE: Duration = Duration::from_secs(1);
+
+
+// ---- consensus, between members ----
+
+/// Members of one group, learners included.
+pub const RAFT_MEMBERS_MAX: usize = 16;
+/// Peers in a member's static list.
+pub const RAFT_PEERS_MAX: usize = 16;
+/// A command that no majority has taken after this long is given up: whether it is done is not known.
+pub const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// A member that has lost the leadership waits this long for what becomes of its last proposal.
+pub const PROPOSAL_LOST_GRACE: Duration = Duration::from_secs(1);
+/// A read that no majority has confirmed after this long is given up.
+pub const READ_CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
+/// The first pause before a member that could not be reached is tried again; each further one is twice as long.
+pub const RAFT_BACKOFF_FIRST: Duration = Duration::from_millis(25);
+/// No such pause is longer.
+pub const RAFT_BACKOFF_MAX: Duration = Duration::from_millis(400);
+/// A new member looks at its peers this often until it belongs to a group.
+pub const RAFT_FORMATION_EVERY: Duration = Duration::from_millis(250);
+/// A new member's question to a peer is given up after this long.
+pub const RAFT_FORMATION_TIMEOUT: Duration = Duration::from_secs(2);
+/// After so many calls in a row without an answer the connection is made anew.
+pub const RAFT_REDIAL_AFTER: u32 = 5;
+/// A snapshot's transfer is broken off when nothing of it moved for this long.
+pub const RAFT_SNAPSHOT_STALL: Duration = Duration::from_secs(30);
+/// A receiver that installs a snapshot says so this often.
+pub const RAFT_SNAPSHOT_ALIVE: Duration = Duration::from_secs(1);
+/// Files of one snapshot.
+pub const RAFT_SNAPSHOT_FILES_MAX: u64 = 1 << 20;
+/// Bytes of a snapshot file's name, with the directories below the snapshot's own.
+pub const RAFT_SNAPSHOT_NAME_BYTES_MAX: usize = 1024;
+/// A learner may become a voter when it lacks no more entries than this.
+pub const RAFT_PROMOTE_LAG_MAX: u64 = 1_000;
+/// A change of members that is not done after this long is given up: whether it is done is not known.
+pub const RAFT_CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
+/// With a full disk the log looks for room this often.
+pub const LOG_ROOM_CHECK: Duration = Duration::from_millis(200);

@@ -227,7 +227,8 @@ impl RaftStateMachine<Types> for Applier {
         let snapshots = self.snapshots.clone();
         let made = tokio::task::spawn_blocking(move || snapshots.incoming()).await;
         let made = made.map_err(|e| AnyError::new(&e)).and_then(|made| made.map_err(|e| AnyError::new(&e)));
-        made.map(Box::new).map_err(|e| StorageIOError::write_snapshot(None, e).into())
+        made.map(|dir| Box::new(SnapshotDir::Incoming(Arc::new(dir))))
+            .map_err(|e| StorageIOError::write_snapshot(None, e).into())
     }
 
     async fn install_snapshot(

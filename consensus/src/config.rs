@@ -7,6 +7,9 @@ use hay_common::ids::{ClusterId, MemberId};
 use hay_common::limits;
 use hay_common::model::Durability;
 
+/// Election ranges that differ.
+const ELECTION_SLOTS: usize = 8;
+
 /// What a group must be told. [`GroupConfig::sole`] fills in the usual.
 #[derive(Debug, Clone)]
 pub struct GroupConfig {
@@ -14,10 +17,13 @@ pub struct GroupConfig {
     pub dir: PathBuf,
     /// Which cluster the group belongs to: a directory of another one is refused.
     pub cluster: ClusterId,
-    /// This member.
-    pub member: MemberId,
-    /// Where other members will reach this one. Recorded when the group is made.
+    /// This member; `None`: the one that the directory belongs to, or for a new directory one that is drawn at random.
+    pub member: Option<MemberId>,
+    /// Where other members reach this one, `HOST:PORT`.
     pub address: String,
+    /// The static list: the addresses of all members that the group is formed with, this one's too. Empty: this member
+    /// forms it alone.
+    pub peers: Vec<String>,
     /// Which group, in messages, metrics and the directory's identity: `master`, `filer`.
     pub name: String,
     /// What acknowledged means.
@@ -38,13 +44,39 @@ pub struct GroupConfig {
 }
 
 impl GroupConfig {
+    /// A member at `address` of a group `name` that is formed with `peers`, durably. Its election range is its own: the
+    /// place of its address in the list decides it.
+    pub fn member_of(
+        name: &str,
+        dir: impl Into<PathBuf>,
+        cluster: ClusterId,
+        address: &str,
+        peers: &[String],
+    ) -> Self {
+        let mut sorted: Vec<&String> = peers.iter().collect();
+        sorted.sort();
+        sorted.dedup();
+        let slot = sorted.iter().position(|peer| *peer == address).unwrap_or(sorted.len());
+        let sole = Self::sole(name, dir, cluster);
+        Self { member: None, address: address.to_owned(), peers: peers.to_vec(), ..sole }.with_slot(slot)
+    }
+
+    /// With the election range of place `slot`: it ends before the next one's begins, by more than a tick.
+    pub fn with_slot(self, slot: usize) -> Self {
+        // At a heartbeat of 200 ms: 600–700, 850–950, 1100–1200, … ms. Beyond a handful of places they begin again.
+        let step = u32::try_from(slot % ELECTION_SLOTS).unwrap_or(0);
+        let election_min = self.heartbeat * 3 + self.heartbeat * 5 * step / 4;
+        Self { election_min, election_max: election_min + self.heartbeat / 2, ..self }
+    }
+
     /// The only member of group `name` in `dir`, durably.
     pub fn sole(name: &str, dir: impl Into<PathBuf>, cluster: ClusterId) -> Self {
         Self {
             dir: dir.into(),
             cluster,
-            member: MemberId(1),
+            member: Some(MemberId(1)),
             address: String::new(),
+            peers: Vec::new(),
             name: name.to_owned(),
             durability: Durability::Sync,
             segment_bytes: limits::LOG_SEGMENT_BYTES,

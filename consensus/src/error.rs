@@ -1,5 +1,7 @@
 //! What can go wrong, for each operation of a group.
 
+mod between;
+
 use std::io;
 use std::path::PathBuf;
 
@@ -7,6 +9,8 @@ use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::MemberId;
 
 use crate::machine::StateError;
+
+pub use between::{MembersError, Refusal};
 
 /// Why a group did not start.
 #[derive(Debug, thiserror::Error)]
@@ -75,16 +79,41 @@ pub enum StartError {
     },
 }
 
+/// Who leads a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leader {
+    /// Which member.
+    pub member: MemberId,
+    /// Where it is reached; empty where it never said.
+    pub address: String,
+}
+
+impl Leader {
+    pub(crate) fn of(id: Option<u64>, node: Option<&openraft::BasicNode>) -> Option<Self> {
+        let address = node.map(|node| node.addr.clone()).unwrap_or_default();
+        id.map(|id| Self { member: MemberId(id), address })
+    }
+}
+
+/// For messages.
+fn who_leads(leader: Option<&Leader>) -> String {
+    match leader {
+        None => String::new(),
+        Some(Leader { member, address }) if address.is_empty() => format!("; member {member} does"),
+        Some(Leader { member, address }) => format!("; member {member} at {address} does"),
+    }
+}
+
 /// Why a command got no reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
     /// Another member leads, or none. Nothing was done.
-    #[error("this member does not lead group {group}{}", leader.map(|m| format!("; member {m} does")).unwrap_or_default())]
+    #[error("this member does not lead group {group}{}", who_leads(leader.as_ref()))]
     NotLeader {
         /// The name of the group.
         group: String,
         /// Who leads, where known.
-        leader: Option<MemberId>,
+        leader: Option<Leader>,
     },
     /// Too many commands wait. Nothing was done.
     #[error("group {0} has too many commands waiting")]
@@ -97,6 +126,13 @@ pub enum ProposeError {
         /// The most.
         max: usize,
     },
+    /// No majority took it in time, or this member lost the leadership meanwhile. Whether it is done is not known: it
+    /// may still be.
+    #[error("whether group {0} took the command is not known: no majority answered in time")]
+    Unknown(String),
+    /// The disk of the log is full. Nothing was done.
+    #[error("the disk that holds the log of group {0} is full: make room there; it goes on by itself")]
+    Full(String),
     /// The group stopped. Whether the command is done shows after the next start.
     #[error("group {group} has stopped: {why}")]
     Stopped {
@@ -113,6 +149,8 @@ impl From<ProposeError> for Failure {
             ProposeError::NotLeader { .. } => ErrorCode::NotLeader,
             ProposeError::Overloaded(_) => ErrorCode::Overloaded,
             ProposeError::TooLarge { .. } => ErrorCode::TooLarge,
+            ProposeError::Unknown(_) => ErrorCode::DeadlineExceeded,
+            ProposeError::Full(_) => ErrorCode::StorageFull,
             ProposeError::Stopped { .. } => ErrorCode::Unavailable,
         };
         Failure::new(code, error.to_string())
@@ -123,12 +161,12 @@ impl From<ProposeError> for Failure {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// Another member leads, or none.
-    #[error("this member does not lead group {group}{}", leader.map(|m| format!("; member {m} does")).unwrap_or_default())]
+    #[error("this member does not lead group {group}{}", who_leads(leader.as_ref()))]
     NotLeader {
         /// The name of the group.
         group: String,
         /// Who leads, where known.
-        leader: Option<MemberId>,
+        leader: Option<Leader>,
     },
     /// No majority answered in time.
     #[error("group {0} has no majority that answers")]

@@ -26,12 +26,18 @@ impl Identity {
     }
 }
 
-/// Marks a new directory as this member's, and refuses another's.
-pub(crate) fn check(disk: &dyn Disk, config: &GroupConfig) -> Result<(), StartError> {
+/// Whose directory it is: marks a new one as the wanted member's, or as one that `draw` gives; refuses another's.
+pub(crate) fn check(
+    disk: &dyn Disk,
+    config: &GroupConfig,
+    draw: impl FnOnce() -> MemberId,
+) -> Result<MemberId, StartError> {
     let path = config.dir.join("identity");
-    let wanted = Identity { cluster: config.cluster, group: config.name.clone(), member: config.member };
-    match KIND.read::<Identity>(disk, &path)? {
-        Some(found) if found == wanted => Ok(()),
+    let found = KIND.read::<Identity>(disk, &path)?;
+    let member = config.member.or(found.as_ref().map(|found| found.member)).unwrap_or_else(draw);
+    let wanted = Identity { cluster: config.cluster, group: config.name.clone(), member };
+    match found {
+        Some(found) if found == wanted => Ok(member),
         Some(found) => Err(StartError::Foreign { path, found: found.describe(), wanted: wanted.describe() }),
         None => {
             refuse_foreign_files(disk, &config.dir)?;
@@ -39,7 +45,8 @@ pub(crate) fn check(disk: &dyn Disk, config: &GroupConfig) -> Result<(), StartEr
                 what: "can't write",
                 path,
                 source,
-            })
+            })?;
+            Ok(member)
         }
     }
 }

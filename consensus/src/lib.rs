@@ -9,23 +9,35 @@ mod barrier;
 mod config;
 mod envelope;
 mod error;
+mod formation;
 mod group;
+pub mod grpc;
 mod identity;
 mod leadership;
 mod log;
 mod machine;
+mod members;
 mod network;
 mod open;
 mod proposer;
+mod receive;
 mod snapshot;
+mod start;
 mod status;
+pub mod switchboard;
+mod transfer;
+pub mod transport;
 mod types;
+mod wire;
 
 #[cfg(test)]
 mod tests;
 
 pub use config::GroupConfig;
-pub use error::{ProposeError, ReadError, ShutdownError, StartError};
+pub use error::{Leader, MembersError, ProposeError, ReadError, Refusal, ShutdownError, StartError};
+pub use formation::FormationId;
 pub use group::Group;
+pub use grpc::{GrpcTransport, RaftEndpoint};
 pub use machine::{Position, StateError, StateMachine};
+pub use start::GroupDeps;
 pub use status::{GroupCounters, GroupMember, GroupStatus};

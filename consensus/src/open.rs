@@ -5,11 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hay_common::disk::{DirLock, SharedDisk};
+use hay_common::ids::MemberId;
 use hay_common::model::Durability;
 
 use crate::apply::{Applied, Applier, catch_up};
 use crate::config::GroupConfig;
 use crate::error::StartError;
+use crate::formation::Formed;
 use crate::identity;
 use crate::log::{self, LogConfig, LogHandle};
 use crate::machine::{StateError, StateMachine};
@@ -20,6 +22,9 @@ pub(crate) struct Opened {
     pub(crate) lock: Box<dyn DirLock>,
     pub(crate) log: LogHandle,
     pub(crate) applier: Applier,
+    pub(crate) member: MemberId,
+    pub(crate) formed: Formed,
+    pub(crate) snapshots: Arc<Snapshots>,
     /// Whether the member has never belonged to a group.
     pub(crate) empty: bool,
 }
@@ -29,6 +34,7 @@ pub(crate) fn open(
     config: &GroupConfig,
     mut machine: Box<dyn StateMachine>,
     disk: SharedDisk,
+    draw: impl FnOnce() -> MemberId,
 ) -> Result<Opened, StartError> {
     let dir = config.dir.as_path();
     let io_at = |what: &'static str, path: &Path| {
@@ -42,7 +48,7 @@ pub(crate) fn open(
     }
     let lock =
         disk.lock(&dir.join("lock")).map_err(io_at("another process uses, or this one can't lock,", dir))?;
-    identity::check(disk.as_ref(), config)?;
+    let member = identity::check(disk.as_ref(), config, draw)?;
 
     let snapshots = Arc::new(Snapshots::open(dir.join("snapshots"), disk.clone())?);
     let state_failed = |source: StateError| StartError::State { group: config.name.clone(), source };
@@ -55,11 +61,13 @@ pub(crate) fn open(
         segment_bytes: config.segment_bytes,
         durability: config.durability,
     };
-    let log = log::open(log_config, disk)?;
-    let parts = check_together(config, &log, &applied, &snapshots)
-        .and_then(|empty| Ok((empty, start_applier(config, machine, applied, snapshots)?)));
+    let log = log::open(log_config, disk.clone())?;
+    let parts = check_together(config, &log, &applied, &snapshots).and_then(|empty| {
+        let formed = Formed::open(disk, dir, log.clone())?;
+        Ok((empty, formed, start_applier(config, machine, applied, snapshots.clone())?))
+    });
     match parts {
-        Ok((empty, applier)) => Ok(Opened { lock, log, applier, empty }),
+        Ok((empty, formed, applier)) => Ok(Opened { lock, log, applier, member, formed, snapshots, empty }),
         Err(error) => {
             log.stop();
             Err(error)

@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use hay_common::ids::MemberId;
-use hay_common::limits::{PROPOSAL_BYTES_MAX, PROPOSAL_COMMANDS_MAX};
+use hay_common::limits::{PROPOSAL_BYTES_MAX, PROPOSAL_COMMANDS_MAX, PROPOSAL_LOST_GRACE, PROPOSAL_TIMEOUT};
 use openraft::error::{ClientWriteError, RaftError};
+use openraft::raft::ClientWriteResponse;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::error::ProposeError;
+use crate::error::{Leader, ProposeError};
 use crate::log::LogHandle;
-use crate::types::{Batch, Raft};
+use crate::types::{Appended, Batch, Raft, Types};
+
+type WriteError = RaftError<u64, ClientWriteError<u64, openraft::BasicNode>>;
 
 /// A command and who waits for its reply. Once queued it is proposed, whether its caller still waits or not.
 pub(crate) struct Waiting {
@@ -73,8 +75,8 @@ impl Proposer {
         metrics::counter!("hay_raft_proposals_total", "group" => self.group.clone()).increment(1);
         metrics::counter!("hay_raft_commands_total", "group" => self.group.clone())
             .increment(commands.len() as u64);
-        let written = self.raft.client_write(Batch(commands)).await;
-        match written {
+        let appended = Appended::watched();
+        match self.write(Batch(commands, appended.clone())).await {
             // A caller that is gone needs no answer.
             Ok(response) => {
                 for (reply, answer) in replies.into_iter().zip(response.data.0) {
@@ -82,7 +84,7 @@ impl Proposer {
                 }
             }
             Err(error) => {
-                let error = self.explain(&error);
+                let error = self.explain(error.as_ref(), &appended);
                 for reply in replies {
                     let _ = reply.send(Err(error.clone()));
                 }
@@ -90,13 +92,40 @@ impl Proposer {
         }
     }
 
-    fn explain(&self, error: &RaftError<u64, ClientWriteError<u64, openraft::BasicNode>>) -> ProposeError {
+    /// `None` where no answer came in time.
+    async fn write(&self, batch: Batch) -> Result<ClientWriteResponse<Types>, Option<WriteError>> {
+        let written = self.raft.client_write(batch);
+        tokio::pin!(written);
+        let lost = async {
+            let mut now = self.raft.server_metrics();
+            // What a former leader has written may be answered by the next one, or never.
+            if now.wait_for(|now| !now.state.is_leader()).await.is_ok() {
+                tokio::time::sleep(PROPOSAL_LOST_GRACE).await;
+            }
+        };
+        tokio::select! {
+            written = &mut written => written.map_err(Some),
+            () = lost => Err(None),
+            () = tokio::time::sleep(PROPOSAL_TIMEOUT) => Err(None),
+        }
+    }
+
+    fn explain(&self, error: Option<&WriteError>, appended: &Appended) -> ProposeError {
         let group = self.group.clone();
         match error {
-            RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
-                ProposeError::NotLeader { group, leader: forward.leader_id.map(MemberId) }
+            None => match &self.raft.metrics().borrow().running_state {
+                Ok(()) => ProposeError::Unknown(group),
+                Err(fatal) => ProposeError::Stopped { group, why: fatal.to_string() },
+            },
+            // Written here and replaced: a member that has it may still lead one day.
+            Some(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) if appended.get() => {
+                ProposeError::Unknown(group)
             }
-            other => ProposeError::Stopped { group, why: other.to_string() },
+            Some(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
+                let leader = Leader::of(forward.leader_id, forward.leader_node.as_ref());
+                ProposeError::NotLeader { group, leader }
+            }
+            Some(other) => ProposeError::Stopped { group, why: other.to_string() },
         }
     }
 }

@@ -4,7 +4,7 @@
 //! snapshots/snap-INDEX-TERM-N/meta     what it holds (checksummed)
 //!                            /state/   the state machine's files
 //!          /building/                  one that is being made; removed at the next start
-//!          /incoming/                  one that is being received
+//!          /incoming-N/                one that is being received
 //!          /gone-INDEX-TERM-N/         one that is being removed; likewise
 //! ```
 //! A directory named `snap-…` is whole at every moment: it gets that name last of all, and loses it first of all.
@@ -16,7 +16,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use hay_common::disk::SharedDisk;
 use parking_lot::Mutex;
@@ -64,14 +64,34 @@ pub(crate) enum SnapshotDir {
     /// One of this member's own.
     Published(Arc<Published>),
     /// Being received: the state machine's files go here.
-    Incoming(PathBuf),
+    Incoming(Arc<IncomingDir>),
 }
 
 impl SnapshotDir {
-    fn state_dir(&self) -> PathBuf {
+    pub(crate) fn state_dir(&self) -> PathBuf {
         match self {
             Self::Published(published) => published.state_dir(),
-            Self::Incoming(path) => path.clone(),
+            Self::Incoming(incoming) => incoming.path.clone(),
+        }
+    }
+}
+
+/// A directory to receive a snapshot into. Goes with its last holder, unless it has become a snapshot.
+#[derive(Debug)]
+pub(crate) struct IncomingDir {
+    path: PathBuf,
+}
+
+impl IncomingDir {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for IncomingDir {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "a broken-off snapshot could not be removed");
         }
     }
 }
@@ -81,6 +101,7 @@ pub(crate) struct Snapshots {
     dir: PathBuf,
     disk: SharedDisk,
     current: Mutex<Option<Arc<Published>>>,
+    incoming: AtomicU64,
 }
 
 impl Snapshots {
@@ -120,7 +141,7 @@ impl Snapshots {
             }
             retire(&path).map_err(io)?;
         }
-        Ok(Self { dir, disk, current: Mutex::new(newest.map(Arc::new)) })
+        Ok(Self { dir, disk, current: Mutex::new(newest.map(Arc::new)), incoming: AtomicU64::new(0) })
     }
 
     /// The newest one.
@@ -129,11 +150,13 @@ impl Snapshots {
     }
 
     /// An empty directory to receive a snapshot into.
-    pub(crate) fn incoming(&self) -> io::Result<SnapshotDir> {
-        let path = self.dir.join("incoming");
+    pub(crate) fn incoming(&self) -> io::Result<IncomingDir> {
+        // Never the one of a transfer before this: that may still be written to.
+        let number = self.incoming.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir.join(format!("incoming-{number}"));
         remove(&path)?;
         self.disk.create_dir_all(&path)?;
-        Ok(SnapshotDir::Incoming(path))
+        Ok(IncomingDir { path })
     }
 
     /// Publishes a snapshot that `fill` writes into an empty directory, durably, in place of the one before.
@@ -160,13 +183,17 @@ impl Snapshots {
         Ok(published)
     }
 
-    /// Publishes a copy of a received snapshot: the sender may still read its own.
+    /// Publishes a received snapshot. What came from another member is this one's own and durable already: its
+    /// directory is taken as it is. One of a sender in this process is copied: it may still be read.
     pub(crate) fn adopt(
         &self,
         meta: &SnapshotMeta,
         from: &SnapshotDir,
     ) -> Result<Arc<Published>, PublishError<io::Error>> {
-        self.publish(meta, |state| copy_dir(&from.state_dir(), state))
+        self.publish(meta, |state| match from {
+            SnapshotDir::Published(published) => copy_dir(&published.state_dir(), state),
+            SnapshotDir::Incoming(incoming) => fs::rename(&incoming.path, state),
+        })
     }
 
     /// Two snapshots of one position may differ in bytes, and the older may still be read.

@@ -1,6 +1,8 @@
 //! What openraft is told of the types that a group uses.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -25,7 +27,46 @@ pub(crate) type Raft = openraft::Raft<Types>;
 
 /// The commands of one log entry, in order.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(crate) struct Batch(#[serde(with = "byte_strings")] pub(crate) Vec<Bytes>);
+pub(crate) struct Batch(
+    #[serde(with = "byte_strings")] pub(crate) Vec<Bytes>,
+    #[serde(skip)] pub(crate) Appended,
+);
+
+impl Batch {
+    pub(crate) fn new(commands: Vec<Bytes>) -> Self {
+        Self(commands, Appended::default())
+    }
+}
+
+/// Tells the proposer whether its entry reached a log. The library gives one answer where nothing was done and where an
+/// entry was written and then replaced; only the former may be called undone, for another member may still hold it.
+#[derive(Clone, Default)]
+pub(crate) struct Appended(Option<Arc<AtomicBool>>);
+
+impl Appended {
+    pub(crate) fn watched() -> Self {
+        Self(Some(Arc::default()))
+    }
+
+    pub(crate) fn set(&self) {
+        if let Some(flag) = &self.0 {
+            flag.store(true, Ordering::Release);
+        }
+    }
+
+    pub(crate) fn get(&self) -> bool {
+        self.0.as_ref().is_some_and(|flag| flag.load(Ordering::Acquire))
+    }
+}
+
+/// No part of what the batch is.
+impl PartialEq for Appended {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Appended {}
 
 /// One reply for each command of the entry; none for entries that carry no commands.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

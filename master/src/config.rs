@@ -6,6 +6,8 @@ use std::sync::Arc;
 use hay_common::clock::SharedClock;
 use hay_common::disk::SharedDisk;
 use hay_common::model::Durability;
+use hay_common::random::SharedRandom;
+use hay_consensus::transport::SharedTransport;
 use hay_proto::rpc::credential::ClusterKey;
 
 use crate::plan::Policy;
@@ -49,4 +51,14 @@ pub struct MasterDeps {
     pub clock: SharedClock,
     /// Names the cluster, and signs write leases.
     pub key: Arc<ClusterKey>,
+}
+
+/// How a master reaches the others.
+pub struct MasterNetwork {
+    /// The static list: the addresses of all masters that the group is formed with, this one's too.
+    pub peers: Vec<String>,
+    /// Draws ids, and pauses.
+    pub random: SharedRandom,
+    /// Carries messages to the others.
+    pub transport: SharedTransport,
 }

@@ -9,14 +9,14 @@ use hay_common::limits::{
     LEASE_GRANT_WAIT, RPC_BATCH_ITEMS_MAX, VOLUME_MAP_PAGE_MAX, VOLUMES_AVOIDED_MAX, WRITE_LEASE_TTL,
 };
 use hay_common::model::{Durability, LeasedVolume, VolumeState};
-use hay_consensus::{Group, GroupConfig};
+use hay_consensus::{Group, GroupConfig, GroupDeps};
 use hay_proto::rpc::credential::ClusterKey;
 use hay_proto::rpc::lease::LeaseToken;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::config::{MasterConfig, MasterDeps};
+use crate::config::{MasterConfig, MasterDeps, MasterNetwork};
 use crate::duties;
 use crate::error::{ChangeError, LeaseError, MapError, StartError, describe};
 use crate::info::{ClusterStatus, MapPage, MemberInfo, NodeInfo, VolumeInfo, WriteLease};
@@ -34,40 +34,67 @@ impl Master {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: MasterConfig, deps: MasterDeps) -> Result<Arc<MasterCore>, StartError> {
-        let MasterDeps { disk, clock, key } = deps;
-        let (machine, shared) = Machine::new(disk.clone());
+        let (machine, shared) = Machine::new(deps.disk.clone());
         let group_config = GroupConfig {
             address: config.address.clone(),
-            durability: config.durability,
-            snapshot_every_entries: config.snapshot_every_entries,
-            ..GroupConfig::sole("master", &config.dir, key.cluster())
+            ..sized(&config, GroupConfig::sole("master", &config.dir, deps.key.cluster()))
         };
-        let group = Group::start(group_config, Box::new(machine), disk).await?;
-        let core = Arc::new_cyclic(|this| MasterCore {
-            this: this.clone(),
-            group,
-            shared,
-            live: Mutex::new(Live::default()),
-            news: watch::Sender::new(0),
-            closing: watch::Sender::new(false),
-            clock,
-            key,
-            policy: config.policy,
-            durability: config.durability,
-            turn: AtomicUsize::new(0),
-            duties: Mutex::new(None),
-        });
-        core.live.lock().begin(core.clock.monotonic());
-        if let Some(replicas) = config.replicas
-            && core.shared.state.read().configuration.replicas != replicas
-            && let Err(error) = core.change(&Command::Configure(Configuration { replicas })).await
-        {
+        let group = Group::start(group_config, Box::new(machine), deps.disk.clone()).await?;
+        let core = assemble(&config, deps, shared, group);
+        if let Err(error) = core.configure().await {
             core.shutdown().await;
             return Err(error.into());
         }
         *core.duties.lock() = Some(tokio::spawn(duties::run(core.clone())));
         Ok(core)
     }
+
+    /// Opens or makes a master that others reach. With no peer but itself it forms its group alone and comes back when it
+    /// leads; with peers it comes back at once: add [`MasterCore::group`] to the process's
+    /// [`hay_consensus::RaftEndpoint`], and it finds the others.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn join(
+        config: MasterConfig,
+        deps: MasterDeps,
+        network: MasterNetwork,
+    ) -> Result<Arc<MasterCore>, StartError> {
+        let (machine, shared) = Machine::new(deps.disk.clone());
+        let MasterNetwork { peers, random, transport } = network;
+        let cluster = deps.key.cluster();
+        let group_config = GroupConfig::member_of("master", &config.dir, cluster, &config.address, &peers);
+        let group_deps = GroupDeps { disk: deps.disk.clone(), random, clock: deps.clock.clone(), transport };
+        let group = Group::open(sized(&config, group_config), Box::new(machine), group_deps).await?;
+        let core = assemble(&config, deps, shared, group);
+        *core.duties.lock() = Some(tokio::spawn(duties::run(core.clone())));
+        Ok(core)
+    }
+}
+
+fn sized(config: &MasterConfig, group: GroupConfig) -> GroupConfig {
+    let snapshot_every_entries = config.snapshot_every_entries;
+    GroupConfig { durability: config.durability, snapshot_every_entries, ..group }
+}
+
+fn assemble(config: &MasterConfig, deps: MasterDeps, shared: SharedState, group: Group) -> Arc<MasterCore> {
+    let core = Arc::new_cyclic(|this| MasterCore {
+        this: this.clone(),
+        group,
+        shared,
+        live: Mutex::new(Live::default()),
+        news: watch::Sender::new(0),
+        closing: watch::Sender::new(false),
+        clock: deps.clock,
+        key: deps.key,
+        policy: config.policy,
+        replicas: config.replicas,
+        durability: config.durability,
+        turn: AtomicUsize::new(0),
+        duties: Mutex::new(None),
+    });
+    core.live.lock().begin(core.clock.monotonic());
+    core
 }
 
 /// A running master. Implements the generated service trait.
@@ -83,6 +110,8 @@ pub struct MasterCore {
     pub(crate) clock: SharedClock,
     pub(crate) key: Arc<ClusterKey>,
     pub(crate) policy: Policy,
+    /// What the configuration asks for; set by whoever leads.
+    replicas: Option<u8>,
     durability: Durability,
     turn: AtomicUsize,
     duties: Mutex<Option<JoinHandle<()>>>,
@@ -91,6 +120,21 @@ pub struct MasterCore {
 impl MasterCore {
     pub(crate) fn view<'a>(&'a self, state: &'a State, live: &'a Live) -> View<'a> {
         View { state, live, now: self.clock.monotonic(), policy: &self.policy }
+    }
+
+    /// The group, for the endpoint that other masters reach, and for changing its members.
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// Records what this master's configuration asks for, where the cluster has something else.
+    pub(crate) async fn configure(&self) -> Result<(), ChangeError> {
+        match self.replicas {
+            Some(replicas) if self.shared.state.read().configuration.replicas != replicas => {
+                self.change(&Command::Configure(Configuration { replicas })).await.map(drop)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Whether this master leads and has caught up.

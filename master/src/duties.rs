@@ -25,6 +25,9 @@ pub(crate) async fn run(core: Arc<MasterCore>) {
             if term.is_some() {
                 let now = core.clock.monotonic();
                 core.live.lock().begin(now);
+                if let Err(error) = core.configure().await {
+                    tracing::warn!(%error, "the configuration could not be recorded");
+                }
             }
         }
         news.mark_unchanged();

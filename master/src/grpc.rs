@@ -9,7 +9,7 @@ use hay_common::ids::{ClusterId, Epoch, NodeId, VolumeId};
 use hay_common::limits::HEARTBEAT_VOLUMES_MAX;
 use hay_common::model::Durability;
 use hay_proto::convert::{ConvertError, WireId, size_class, volume_state};
-use hay_proto::rpc::{BoxStream, Peer, to_status};
+use hay_proto::rpc::{BoxStream, Peer, to_status, with_leader};
 use hay_proto::v1::{self, heartbeat_command, master_server};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
@@ -31,7 +31,7 @@ impl master_server::Master for MasterCore {
     ) -> Result<Response<Self::HeartbeatStream>, Status> {
         if !self.leads() {
             let text = "this master does not lead; the leader takes the heartbeats";
-            return Err(to_status(Failure::new(ErrorCode::NotLeader, text)));
+            return Err(self.refuse(Failure::new(ErrorCode::NotLeader, text)));
         }
         let peer = request.extensions().get::<Peer>().copied();
         let core = self.shared_self()?;
@@ -47,7 +47,7 @@ impl master_server::Master for MasterCore {
         request: Request<v1::LeaseWriteRequest>,
     ) -> Result<Response<v1::WriteLease>, Status> {
         let avoid: Vec<VolumeId> = request.into_inner().avoid.into_iter().map(VolumeId).collect();
-        let lease = self.lease_write(&avoid).await.map_err(|e| to_status(e.into()))?;
+        let lease = self.lease_write(&avoid).await.map_err(|e| self.refuse(e.into()))?;
         Ok(Response::new(wire_lease(lease)))
     }
 
@@ -62,7 +62,7 @@ impl master_server::Master for MasterCore {
             let ids: Vec<VolumeId> = request.volumes.into_iter().map(VolumeId).collect();
             self.volumes(&ids).await
         };
-        page.map(|page| Response::new(wire_page(page))).map_err(|e| to_status(e.into()))
+        page.map(|page| Response::new(wire_page(page))).map_err(|e| self.refuse(e.into()))
     }
 
     async fn watch_volume_map(
@@ -85,6 +85,16 @@ impl master_server::Master for MasterCore {
 }
 
 impl MasterCore {
+    /// The status of a failure. One that says that this master does not lead names who does, where that is known.
+    fn refuse(&self, failure: Failure) -> Status {
+        let leader = (failure.code == ErrorCode::NotLeader).then(|| self.group.leader_address()).flatten();
+        let status = to_status(failure);
+        match leader {
+            Some(address) => with_leader(status, &address),
+            None => status,
+        }
+    }
+
     fn shared_self(&self) -> Result<Arc<Self>, Status> {
         let gone = || to_status(Failure::new(ErrorCode::Unavailable, "this master is closing"));
         self.this.upgrade().ok_or_else(gone)
@@ -106,12 +116,14 @@ async fn listen(
             _ = closing.wait_for(|closing| *closing) => return,
             // A client half that went away: nobody reads the commands any more.
             () = failures.closed() => return,
-            _ = leading.wait_for(Option::is_none) => Err(to_status(Failure::new(ErrorCode::NotLeader, "this master leads no more"))),
+            _ = leading.wait_for(Option::is_none) => Err(core.refuse(Failure::new(ErrorCode::NotLeader, "this master leads no more"))),
         };
         let heard = match report {
             Ok(None) => return,
             Ok(Some(report)) => match read_report(report) {
-                Ok((cluster, report)) => session.hear(cluster, report).await.map_err(|e| to_status(e.into())),
+                Ok((cluster, report)) => {
+                    session.hear(cluster, report).await.map_err(|e| core.refuse(e.into()))
+                }
                 Err(error) => Err(error.into()),
             },
             Err(status) => Err(status),

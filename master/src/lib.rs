@@ -19,7 +19,7 @@ pub mod state;
 #[cfg(test)]
 mod tests;
 
-pub use config::{MasterConfig, MasterDeps};
+pub use config::{MasterConfig, MasterDeps, MasterNetwork};
 pub use core::{Master, MasterCore};
 pub use error::{ChangeError, HeartbeatError, LeaseError, MapError, StartError};
 pub use info::{ClusterStatus, MapPage, MemberInfo, NodeInfo, VolumeInfo, WriteLease};

@@ -5,11 +5,12 @@ mod bindings;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "haystore/v1/types.proto",
     "haystore/v1/volume.proto",
     "haystore/v1/filer.proto",
     "haystore/v1/master.proto",
+    "haystore/v1/raft.proto",
 ];
 
 #[expect(clippy::print_stdout, reason = "how a build script speaks to cargo")]

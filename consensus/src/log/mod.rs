@@ -12,7 +12,7 @@
 
 mod hard_state;
 mod index;
-mod payload;
+pub(crate) mod payload;
 mod prepare;
 mod record;
 mod recover;

@@ -65,7 +65,7 @@ fn decode_batch(mut data: Bytes) -> Result<Batch, DecodeError> {
         }
         commands.push(data.split_to(length as usize));
     }
-    if data.is_empty() { Ok(Batch(commands)) } else { Err(DecodeError("a batch with bytes left over")) }
+    if data.is_empty() { Ok(Batch::new(commands)) } else { Err(DecodeError("a batch with bytes left over")) }
 }
 
 #[cfg(test)]
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn golden_bytes_of_a_batch() {
-        let batch = Batch(vec![Bytes::from_static(b"ab"), Bytes::new(), Bytes::from_static(b"c")]);
+        let batch = Batch::new(vec![Bytes::from_static(b"ab"), Bytes::new(), Bytes::from_static(b"c")]);
         let data = encode(&EntryPayload::Normal(batch.clone())).unwrap();
         assert_eq!(data, b"\x01\x03\0\0\0\x02\0\0\0\0\0\0\0\x01\0\0\0abc");
         assert_eq!(decode(data.into()).unwrap(), EntryPayload::Normal(batch));
@@ -92,7 +92,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_batch_reads_back_and_no_cut_of_it(sizes in prop::collection::vec(0usize..50, 0..20)) {
-            let batch = Batch(sizes.iter().map(|s| Bytes::from(vec![7; *s])).collect());
+            let batch = Batch::new(sizes.iter().map(|s| Bytes::from(vec![7; *s])).collect());
             let data = Bytes::from(encode(&EntryPayload::Normal(batch.clone())).unwrap());
             for cut in 0..data.len() {
                 prop_assert!(decode(data.slice(..cut)).is_err());

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hay_common::disk::read_exact_at;
 use hay_common::limits::{LOG_ENTRIES_SENT_BYTES, LOG_RECORD_BYTES_MAX};
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
-use openraft::{AnyError, OptionalSend, RaftLogReader, StorageIOError};
+use openraft::{AnyError, EntryPayload, OptionalSend, RaftLogReader, StorageIOError};
 use tokio::sync::oneshot;
 
 use crate::types::{Entry, LogId, StorageError, Types, Vote};
@@ -148,6 +148,9 @@ impl RaftLogStorage<Types> for LogStore {
             let data = payload::encode(&entry.payload).map_err(|e| failed(AnyError::new(&e)))?;
             if data.len() > LOG_RECORD_BYTES_MAX {
                 return Err(failed(AnyError::error(format!("an entry of {} bytes", data.len()))));
+            }
+            if let EntryPayload::Normal(batch) = &entry.payload {
+                batch.1.set();
             }
             added.push((entry, data.len()));
             records.push(NewRecord { id, data });

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
+use hay_common::disk::is_full;
 use hay_common::ids::ClusterId;
-use hay_common::limits::LOG_SEGMENTS_SPARE;
+use hay_common::limits::{LOG_ROOM_CHECK, LOG_SEGMENTS_SPARE};
 use hay_common::model::Durability;
 use openraft::storage::LogFlushed;
 use parking_lot::Mutex;
@@ -60,6 +61,10 @@ pub(crate) struct Shared {
     /// Rides in the next record: knowing it later is enough, so it costs no sync of its own.
     pub(crate) committed: Mutex<Option<LogId>>,
     pub(crate) counters: LogCounters,
+    /// The disk is full, and the writer waits for room.
+    pub(crate) full: AtomicBool,
+    /// The group ends: nothing waits for room any more.
+    pub(crate) closing: AtomicBool,
 }
 
 /// A data block to be written, and the entry it belongs to.
@@ -94,6 +99,8 @@ impl LogHandle {
             index: Mutex::new(opened.index),
             committed: Mutex::new(committed),
             counters: LogCounters::default(),
+            full: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
         });
         let (requests, queue) = mpsc::channel();
         let name = format!("{}-log", config.name);
@@ -123,6 +130,7 @@ impl LogHandle {
 
     /// Ends the thread after what it was asked before. Blocks.
     pub(crate) fn stop(&self) {
+        self.shared.closing.store(true, Ordering::Relaxed);
         let _ = self.requests.send(Request::Stop);
         let thread = self.thread.lock().take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
@@ -294,14 +302,31 @@ impl Writer {
     }
 
     /// Waits for the segment that was ordered. A failure may be old (the disk was full for a moment, an hour ago): it is
-    /// ordered once more before it counts.
+    /// ordered once more before it counts. A full disk is waited out: nothing of what is to be written has been, and the
+    /// group goes on without this member, or refuses commands where it is the only one.
     fn take_ordered(&mut self) -> io::Result<Segment> {
         let order = self.ordered.take().ok_or_else(|| io::Error::other("no log segment was ordered"))?;
-        self.preparer.take().or_else(|error| {
+        let first = self.preparer.take().or_else(|error| {
             tracing::warn!(dir = %self.config.dir.display(), %error, "the next log segment was not prepared; trying again");
-            self.preparer.order(order);
+            self.preparer.order(order.clone());
             self.preparer.take()
-        })
+        });
+        let mut taken = first;
+        while let Err(error) = &taken
+            && is_full(error)
+            && !self.shared.closing.load(Ordering::Relaxed)
+        {
+            if !self.shared.full.swap(true, Ordering::Relaxed) {
+                tracing::error!(dir = %self.config.dir.display(), "the disk is full: the log waits for room");
+            }
+            std::thread::sleep(LOG_ROOM_CHECK);
+            self.preparer.order(order.clone());
+            taken = self.preparer.take();
+        }
+        if self.shared.full.swap(false, Ordering::Relaxed) && taken.is_ok() {
+            tracing::info!(dir = %self.config.dir.display(), "there is room again: the log goes on");
+        }
+        taken
     }
 
     fn order_next(&mut self) {

@@ -1,6 +1,7 @@
 //! What a group promises to its owner.
 
 use std::fs;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -9,6 +10,7 @@ use hay_common::ids::{ClusterId, MemberId};
 use hay_common::limits;
 use hay_common::model::Durability;
 
+use super::disk::{Failing, FailingDisk};
 use super::{Journal, command, config, start};
 use crate::{Group, GroupConfig, ProposeError, ReadError, StartError};
 
@@ -155,6 +157,48 @@ async fn bytes_of_log_alone_bring_a_snapshot_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_waited_out_and_commands_are_refused_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let failing = Failing::after(i64::MAX);
+    let journal = Journal::default();
+    let disk = FailingDisk::shared(&failing);
+    let group = Group::start(config(dir.path()), Box::new(journal.clone()), disk).await.unwrap();
+    failing.zeros_left.store(0, Ordering::SeqCst);
+    let writing = tokio::spawn({
+        let group = group.clone();
+        async move {
+            for _ in 0..40 {
+                group.propose(Bytes::from(vec![7; 3000])).await.unwrap();
+            }
+        }
+    });
+    while !group.status().full {
+        tokio::task::yield_now().await;
+    }
+    let refused = group.propose(command(1)).await.unwrap_err();
+    assert!(matches!(refused, ProposeError::Full(_)), "{refused}");
+    failing.zeros_left.store(i64::MAX, Ordering::SeqCst);
+    writing.await.unwrap();
+    assert!(!group.status().full);
+    assert_eq!(journal.commands().len(), 40);
+
+    // One that ends while it waits ends all the same, and comes back.
+    failing.zeros_left.store(0, Ordering::SeqCst);
+    let writing = tokio::spawn({
+        let group = group.clone();
+        async move { while group.propose(Bytes::from(vec![8; 3000])).await.is_ok() {} }
+    });
+    while !group.status().full {
+        tokio::task::yield_now().await;
+    }
+    let _ = group.shutdown().await;
+    writing.await.unwrap();
+    let (group, journal) = start(config(dir.path())).await.unwrap();
+    assert!(journal.commands().len() >= 40);
+    group.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_state_machine_that_fails_stops_the_group() {
     let dir = tempfile::tempdir().unwrap();
     let (group, _) = start(config(dir.path())).await.unwrap();
@@ -180,7 +224,7 @@ async fn a_directory_of_something_else_is_refused() {
     for other in [
         GroupConfig { cluster: ClusterId::from_random(9), ..config(dir.path()) },
         GroupConfig { name: "other".to_owned(), ..config(dir.path()) },
-        GroupConfig { member: MemberId(2), ..config(dir.path()) },
+        GroupConfig { member: Some(MemberId(2)), ..config(dir.path()) },
     ] {
         let error = start(other).await.err().unwrap();
         assert!(matches!(error, StartError::Foreign { .. }), "{error}");

@@ -1,5 +1,6 @@
 //! Whole groups over a small real state machine.
 
+mod cluster;
 mod crash;
 pub(crate) mod disk;
 mod group;

@@ -66,7 +66,7 @@ impl Filer {
                 .map_err(|error| StartError::Interrupted(error.to_string()))??
         };
         let mut group = GroupConfig::sole("filer", config.dir.join("raft"), config.cluster);
-        group.member = config.member;
+        group.member = Some(config.member);
         group.address = config.address.clone();
         group.durability = config.durability;
         group.segment_bytes = config.log_segment_bytes;

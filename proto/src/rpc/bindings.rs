@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::layer::{Both, Layer, Layered, MESSAGE_BYTES_MAX, Payload};
 use super::sign::{Credentials, Sign};
 use super::transport::Channels;
-use super::{BoxStream, DynFiler, DynMaster, DynVolume, Guard, Peer};
+use super::{BoxStream, DynFiler, DynMaster, DynRaft, DynVolume, Guard, Peer};
 use crate::v1;
 
 include!(concat!(env!("OUT_DIR"), "/bindings.rs"));

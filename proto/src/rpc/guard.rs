@@ -33,6 +33,7 @@ struct InWork {
     volume: Arc<AtomicUsize>,
     filer: Arc<AtomicUsize>,
     master: Arc<AtomicUsize>,
+    raft: Arc<AtomicUsize>,
 }
 
 impl InWork {
@@ -40,6 +41,7 @@ impl InWork {
         match rpc.service() {
             "volume" => &self.volume,
             "filer" => &self.filer,
+            "raft" => &self.raft,
             _ => &self.master,
         }
     }

@@ -31,19 +31,21 @@ use tonic::Status;
 
 use crate::v1::filer_server::Filer;
 use crate::v1::master_server::Master;
+use crate::v1::raft_server::Raft;
 use crate::v1::volume_server::Volume;
-use crate::v1::{HeartbeatCommand, ReadPart, VolumeMapReply};
+use crate::v1::{HeartbeatCommand, RaftSnapshotAck, ReadPart, VolumeMapReply};
 
 pub use bindings::{
-    RemoteFiler, RemoteMaster, RemoteVolume, Rpc, direct_filer, direct_master, direct_volume, remote_filer,
-    remote_master, remote_volume, serve_filer, serve_master, serve_volume,
+    RemoteFiler, RemoteMaster, RemoteRaft, RemoteVolume, Rpc, direct_filer, direct_master, direct_raft,
+    direct_volume, remote_filer, remote_master, remote_raft, remote_volume, serve_filer, serve_master,
+    serve_raft, serve_volume,
 };
 pub use context::{RequestContext, RequestId, request_id, with_request_id};
 pub use guard::Guard;
 pub use in_process::in_process;
 pub use layer::{Layer, Layered, MESSAGE_BYTES_MAX, Payload, Watch};
 pub use sign::{Credentials, Sign, set_timeout};
-pub use status::{CODE_KEY, to_failure, to_status};
+pub use status::{CODE_KEY, LEADER_KEY, leader_of, to_failure, to_status, with_leader};
 
 /// A stream of messages as handlers return it.
 pub type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -59,6 +61,9 @@ pub type DynMaster = Arc<
             WatchVolumeMapStream = BoxStream<VolumeMapReply>,
         >,
 >;
+
+/// The replicated groups of a process, by either binding.
+pub type DynRaft = Arc<dyn Raft<InstallSnapshotStream = BoxStream<RaftSnapshotAck>>>;
 
 /// What a part of the cluster may do depends on this .
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

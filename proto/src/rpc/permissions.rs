@@ -38,6 +38,14 @@ pub fn roles(rpc: Rpc) -> &'static [Role] {
         Rpc::MasterLeaseWrite => &[Gateway],
         Rpc::MasterVolumeMap | Rpc::MasterWatchVolumeMap => &[Gateway, VolumeServer, Filer, Admin],
         Rpc::MasterClusterStatus => &[Master, Gateway, VolumeServer, Filer, Admin],
+
+        // Of these two, only the role that the named group belongs to: the receiver of the group looks.
+        Rpc::RaftAppendEntries
+        | Rpc::RaftRequestVote
+        | Rpc::RaftInstallSnapshot
+        | Rpc::RaftDescribe
+        | Rpc::RaftPromise
+        | Rpc::RaftJoin => &[Master, Filer],
     }
 }
 
@@ -45,7 +53,8 @@ pub fn roles(rpc: Rpc) -> &'static [Role] {
 pub fn lifetime(rpc: Rpc) -> Lifetime {
     match rpc {
         Rpc::VolumeAppend | Rpc::VolumeRead => Lifetime::Bulk,
-        Rpc::MasterHeartbeat | Rpc::MasterWatchVolumeMap => Lifetime::Lasting,
+        // A snapshot takes as long as it takes; both ends give up when nothing moves.
+        Rpc::MasterHeartbeat | Rpc::MasterWatchVolumeMap | Rpc::RaftInstallSnapshot => Lifetime::Lasting,
         Rpc::VolumeAppendBatch
         | Rpc::VolumeReadBatch
         | Rpc::VolumeVolumeStatus
@@ -60,7 +69,12 @@ pub fn lifetime(rpc: Rpc) -> Lifetime {
         | Rpc::FilerFilerStatus
         | Rpc::MasterLeaseWrite
         | Rpc::MasterVolumeMap
-        | Rpc::MasterClusterStatus => Lifetime::Call,
+        | Rpc::MasterClusterStatus
+        | Rpc::RaftAppendEntries
+        | Rpc::RaftRequestVote
+        | Rpc::RaftDescribe
+        | Rpc::RaftPromise
+        | Rpc::RaftJoin => Lifetime::Call,
     }
 }
 
@@ -68,10 +82,11 @@ pub fn lifetime(rpc: Rpc) -> Lifetime {
 mod tests {
     use super::*;
 
-    const PROTOS: [&str; 3] = [
+    const PROTOS: [&str; 4] = [
         include_str!("../../proto/haystore/v1/volume.proto"),
         include_str!("../../proto/haystore/v1/filer.proto"),
         include_str!("../../proto/haystore/v1/master.proto"),
+        include_str!("../../proto/haystore/v1/raft.proto"),
     ];
 
     /// (service, method, whether a stream goes either way), read from the .proto files themselves.
@@ -117,5 +132,12 @@ mod tests {
             assert_eq!(roles(*rpc), [Gateway], "{rpc:?}");
         }
         assert_eq!(roles(Rpc::MasterHeartbeat), [VolumeServer]);
+    }
+
+    #[test]
+    fn only_those_that_have_groups_speak_of_them() {
+        for rpc in Rpc::ALL.iter().filter(|rpc| rpc.service() == "raft") {
+            assert_eq!(roles(*rpc), [Master, Filer], "{rpc:?}");
+        }
     }
 }

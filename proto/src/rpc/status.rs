@@ -7,6 +7,24 @@ use tonic::{Code, Status};
 /// The metadata key of the stable code.
 pub const CODE_KEY: &str = "hay-code";
 
+/// The metadata key of the address of who leads, beside [`ErrorCode::NotLeader`].
+pub const LEADER_KEY: &str = "hay-leader";
+
+/// `status`, and where the caller finds who leads.
+pub fn with_leader(mut status: Status, address: &str) -> Status {
+    // An address that can't stand in metadata names nobody; the caller goes through its own list.
+    if let Ok(address) = MetadataValue::try_from(address) {
+        status.metadata_mut().insert(LEADER_KEY, address);
+    }
+    status
+}
+
+/// Where `status` says that the leader is.
+pub fn leader_of(status: &Status) -> Option<String> {
+    let address = status.metadata().get(LEADER_KEY)?.to_str().ok()?;
+    (!address.is_empty()).then(|| address.to_owned())
+}
+
 /// The status that carries `failure`.
 pub fn to_status(failure: Failure) -> Status {
     let mut metadata = MetadataMap::with_capacity(1);
@@ -84,6 +102,16 @@ mod tests {
             let failure = Failure::new(*code, "volume 7 is sealed");
             assert_eq!(to_failure(&to_status(failure.clone())), failure);
         }
+    }
+
+    #[test]
+    fn the_leaders_address_goes_along() {
+        let status = to_status(Failure::new(ErrorCode::NotLeader, "x"));
+        assert_eq!(leader_of(&status), None);
+        let status = with_leader(status, "10.0.0.2:7000");
+        assert_eq!(leader_of(&status).as_deref(), Some("10.0.0.2:7000"));
+        assert_eq!(to_failure(&status).code, ErrorCode::NotLeader);
+        assert_eq!(leader_of(&with_leader(Status::internal("x"), "no\naddress")), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("hay-common", &[]),
     ("hay-needle", &["hay-common"]),
     ("hay-proto", &["hay-common"]),
-    ("hay-consensus", &["hay-common"]),
+    ("hay-consensus", &["hay-common", "hay-proto"]),
     ("hay-client", &["hay-common", "hay-proto"]),
     ("hay-master", &["hay-common", "hay-proto", "hay-consensus"]),
     ("hay-volume-server", &["hay-common", "hay-needle", "hay-proto", "hay-client"]),

@@ -35,7 +35,7 @@ fn entry(term: u64, index: u64, bytes: usize) -> Entry {
     let command = Bytes::from(format!("{term}/{index}/{}", "x".repeat(bytes)));
     Entry {
         log_id: LogId::new(CommittedLeaderId::new(term, 1), index),
-        payload: EntryPayload::Normal(Batch(vec![command])),
+        payload: EntryPayload::Normal(Batch::new(vec![command])),
     }
 }
 

@@ -1,0 +1,179 @@
+//! The receiving end: every message is checked for whom it is before anything of it is believed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use hay_common::ids::{ClusterId, MemberId};
+use hay_common::limits::{RAFT_SNAPSHOT_ALIVE, RAFT_SNAPSHOT_STALL, RPC_STREAM_DEPTH};
+use openraft::storage::Snapshot;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::error::Refusal;
+use crate::formation::{Description, Formation, Formed};
+use crate::members::Members;
+use crate::snapshot::{SnapshotDir, Snapshots};
+use crate::transfer::{self, Arrived};
+use crate::transport::{Acks, ArrivingParts, CallKind, Envelope, SnapshotAck, SnapshotPart, TransportError};
+use crate::types::Raft;
+use crate::wire::{self, JoinRequest, SnapshotHead};
+
+/// What takes the messages of one member in.
+pub(crate) struct Receiver {
+    pub(crate) cluster: ClusterId,
+    pub(crate) group: String,
+    pub(crate) member: MemberId,
+    pub(crate) address: String,
+    pub(crate) formed: Arc<Formed>,
+    pub(crate) raft: Raft,
+    pub(crate) members: Members,
+    pub(crate) snapshots: Arc<Snapshots>,
+    /// One snapshot arrives at a time.
+    pub(crate) arriving: Arc<Semaphore>,
+}
+
+impl Receiver {
+    fn check(&self, envelope: &Envelope) -> Result<(), Refusal> {
+        if envelope.cluster != self.cluster {
+            return Err(Refusal::OtherCluster { ours: self.cluster, theirs: envelope.cluster });
+        }
+        if envelope.group != self.group {
+            return Err(Refusal::OtherGroup { ours: self.group.clone(), theirs: envelope.group.clone() });
+        }
+        if let Some(meant) = envelope.to.filter(|meant| *meant != self.member) {
+            return Err(Refusal::OtherMember { meant, here: self.member });
+        }
+        if envelope.from == self.member {
+            return Err(Refusal::SameMember(self.member));
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn call(&self, kind: CallKind, envelope: Envelope) -> Result<Bytes, Refusal> {
+        // Who is there, may be asked by one that has the same id by mistake: it must learn of it.
+        if kind != CallKind::Describe || envelope.from != self.member {
+            self.check(&envelope)?;
+        }
+        match kind {
+            CallKind::Describe => Ok(wire::encode(&self.describe())?),
+            CallKind::Promise => self.promise(&envelope).await,
+            CallKind::Join => {
+                let request: JoinRequest = wire::decode(&envelope.body)?;
+                self.members.take_in(envelope.from, &request.address).await?;
+                Ok(Bytes::new())
+            }
+            CallKind::Append => {
+                let _held = self.formed.hold(envelope.formation).await?;
+                let request = wire::decode_append(envelope.body)?;
+                let answer = self.raft.append_entries(request).await;
+                Ok(wire::encode(&answer.map_err(|e| Refusal::Stopped(e.to_string()))?)?)
+            }
+            CallKind::Vote => {
+                let _held = self.formed.hold(envelope.formation).await?;
+                let answer = self.raft.vote(wire::decode(&envelope.body)?).await;
+                Ok(wire::encode(&answer.map_err(|e| Refusal::Stopped(e.to_string()))?)?)
+            }
+        }
+    }
+
+    fn describe(&self) -> Description {
+        let metrics = self.raft.server_metrics();
+        let now = metrics.borrow();
+        let members = now.membership_config.nodes().map(|(id, node)| (*id, node.addr.clone()));
+        let members: std::collections::BTreeMap<u64, String> = members.collect();
+        let leader = now.current_leader.and_then(|id| members.get(&id).map(|address| (id, address.clone())));
+        Description {
+            member: self.member.0,
+            address: self.address.clone(),
+            initialised: !self.formed.pristine(),
+            voted: self.formed.voted(),
+            formation: self.formed.id(),
+            leader,
+            members,
+        }
+    }
+
+    /// Only the member that forms a group asks for promises, and only from those that it forms it with.
+    async fn promise(&self, envelope: &Envelope) -> Result<Bytes, Refusal> {
+        let formation: Formation = wire::decode(&envelope.body)?;
+        let has = |member: u64| formation.members.contains_key(&member);
+        if !has(envelope.from.0) || !has(self.member.0) {
+            return Err(Refusal::Malformed);
+        }
+        self.formed.enter(formation).await?;
+        Ok(Bytes::new())
+    }
+
+    /// Takes a snapshot in. The acknowledgements go on until it is installed or refused; dropped, they end the transfer.
+    pub(crate) async fn snapshot(self: Arc<Self>, mut parts: ArrivingParts) -> Result<Acks, Refusal> {
+        let first = tokio::time::timeout(RAFT_SNAPSHOT_STALL, parts.next()).await;
+        let Ok(Some(Ok(SnapshotPart::Begin(envelope)))) = first else { return Err(Refusal::Malformed) };
+        self.check(&envelope)?;
+        drop(self.formed.hold(envelope.formation).await?);
+        let head: SnapshotHead = wire::decode(&envelope.body)?;
+        let place = self.arriving.clone().try_acquire_owned().map_err(|_| Refusal::Busy)?;
+        let (acks, queue) = mpsc::channel(RPC_STREAM_DEPTH);
+        // Not answered to at once, the sender would not know that its parts are welcome.
+        let _ = acks.try_send(Ok(SnapshotAck::Progress(0)));
+        tokio::spawn(async move {
+            let done = tokio::select! {
+                done = self.take(&envelope, head, parts, &acks) => done,
+                () = acks.closed() => return,
+            };
+            drop(place);
+            // A sender that is gone needs no answer.
+            let _ = acks.send(done).await;
+        });
+        let acks =
+            futures::stream::unfold(
+                queue,
+                |mut queue| async move { queue.recv().await.map(|ack| (ack, queue)) },
+            );
+        Ok(acks.boxed())
+    }
+
+    async fn take(
+        &self,
+        envelope: &Envelope,
+        head: SnapshotHead,
+        parts: ArrivingParts,
+        acks: &mpsc::Sender<Result<SnapshotAck, TransportError>>,
+    ) -> Result<SnapshotAck, TransportError> {
+        let failed = |e: &dyn std::error::Error| TransportError::Unreachable(e.to_string());
+        let snapshots = self.snapshots.clone();
+        let dir = tokio::task::spawn_blocking(move || snapshots.incoming()).await.map_err(|e| failed(&e))?;
+        let dir = dir.map_err(|e| failed(&e))?;
+        // The sender need not read every one of them.
+        let tell = |bytes| drop(acks.try_send(Ok(SnapshotAck::Progress(bytes))));
+        let arrived = transfer::receive(dir, parts, tell).await.map_err(|error| {
+            tracing::warn!(group = self.group, from = %envelope.from, %error, "a snapshot was broken off");
+            failed(&error)
+        })?;
+        self.install(envelope, head, arrived, acks).await
+    }
+
+    async fn install(
+        &self,
+        envelope: &Envelope,
+        head: SnapshotHead,
+        arrived: Arrived,
+        acks: &mpsc::Sender<Result<SnapshotAck, TransportError>>,
+    ) -> Result<SnapshotAck, TransportError> {
+        let refused = |refusal: Refusal| TransportError::from(hay_common::error::Failure::from(refusal));
+        let _held = self.formed.hold(envelope.formation).await.map_err(refused)?;
+        tracing::info!(group = self.group, from = %envelope.from, snapshot = %head.meta.snapshot_id, "installs a snapshot");
+        let snapshot = Snapshot { meta: head.meta, snapshot: Box::new(SnapshotDir::Incoming(arrived.dir)) };
+        let installing = self.raft.install_full_snapshot(head.vote, snapshot);
+        tokio::pin!(installing);
+        loop {
+            match tokio::time::timeout(RAFT_SNAPSHOT_ALIVE, &mut installing).await {
+                Err(_) => drop(acks.try_send(Ok(SnapshotAck::Progress(0)))),
+                Ok(Err(fatal)) => return Err(refused(Refusal::Stopped(fatal.to_string()))),
+                Ok(Ok(answer)) => {
+                    let answer = wire::encode(&answer).map_err(|e| refused(e.into()))?;
+                    return Ok(SnapshotAck::Done(answer));
+                }
+            }
+        }
+    }
+}
