@@ -8,5 +8,5 @@ mod wait;
 
 pub use cluster::cluster_status;
 pub use usage::usage;
-pub use volume::{volume_list, volume_show};
+pub use volume::{volume_list, volume_repair, volume_show};
 pub use wait::wait;

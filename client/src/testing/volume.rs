@@ -122,7 +122,7 @@ impl Volume for FakeVolume {
         let mut data = self.find(request.get_ref()).map_err(to_status)?;
         let parts = std::iter::from_fn(move || {
             let part = data.split_to(data.len().min(1 << 20));
-            (!part.is_empty()).then_some(Ok(ReadPart { data: part }))
+            (!part.is_empty()).then_some(Ok(ReadPart { data: part, ..ReadPart::default() }))
         });
         Ok(Response::new(futures::stream::iter(parts).boxed()))
     }
@@ -138,5 +138,26 @@ impl Volume for FakeVolume {
             ..VolumeStatusReply::default()
         };
         Ok(Response::new(reply))
+    }
+
+    async fn replicate_batch(
+        &self,
+        _: Request<hay_proto::v1::ReplicateBatchRequest>,
+    ) -> Result<Response<hay_proto::v1::ReplicateBatchReply>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn replicate(
+        &self,
+        _: Request<Streaming<hay_proto::v1::AppendPart>>,
+    ) -> Result<Response<hay_proto::v1::ReplicateReply>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn list_needles(
+        &self,
+        _: Request<hay_proto::v1::ListNeedlesRequest>,
+    ) -> Result<Response<hay_proto::v1::ListNeedlesReply>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
     }
 }

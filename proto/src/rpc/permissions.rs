@@ -18,8 +18,9 @@ use Role::{Admin, Filer, Gateway, Master, VolumeServer};
 /// The roles that may call `rpc`.
 pub fn roles(rpc: Rpc) -> &'static [Role] {
     match rpc {
-        // Volume servers append to each other as primary and replica.
-        Rpc::VolumeAppendBatch | Rpc::VolumeAppend => &[Gateway, VolumeServer],
+        Rpc::VolumeAppendBatch | Rpc::VolumeAppend => &[Gateway],
+        // Volume servers append to each other as primary and replica, and copy from each other.
+        Rpc::VolumeReplicateBatch | Rpc::VolumeReplicate | Rpc::VolumeListNeedles => &[VolumeServer],
         Rpc::VolumeReadBatch | Rpc::VolumeRead => &[Gateway, VolumeServer, Filer],
         Rpc::VolumeVolumeStatus => &[Gateway, VolumeServer, Filer, Admin],
 
@@ -38,17 +39,20 @@ pub fn roles(rpc: Rpc) -> &'static [Role] {
         Rpc::MasterLeaseWrite => &[Gateway],
         Rpc::MasterVolumeMap | Rpc::MasterWatchVolumeMap => &[Gateway, VolumeServer, Filer, Admin],
         Rpc::MasterClusterStatus => &[Master, Gateway, VolumeServer, Filer, Admin],
+        Rpc::MasterRepairVolume => &[Gateway, Admin],
     }
 }
 
 /// How long a call of `rpc` may take.
 pub fn lifetime(rpc: Rpc) -> Lifetime {
     match rpc {
-        Rpc::VolumeAppend | Rpc::VolumeRead => Lifetime::Bulk,
+        Rpc::VolumeAppend | Rpc::VolumeRead | Rpc::VolumeReplicate => Lifetime::Bulk,
         Rpc::MasterHeartbeat | Rpc::MasterWatchVolumeMap => Lifetime::Lasting,
         Rpc::VolumeAppendBatch
         | Rpc::VolumeReadBatch
         | Rpc::VolumeVolumeStatus
+        | Rpc::VolumeReplicateBatch
+        | Rpc::VolumeListNeedles
         | Rpc::FilerWhoami
         | Rpc::FilerBegin
         | Rpc::FilerCommitBatch
@@ -60,7 +64,8 @@ pub fn lifetime(rpc: Rpc) -> Lifetime {
         | Rpc::FilerFilerStatus
         | Rpc::MasterLeaseWrite
         | Rpc::MasterVolumeMap
-        | Rpc::MasterClusterStatus => Lifetime::Call,
+        | Rpc::MasterClusterStatus
+        | Rpc::MasterRepairVolume => Lifetime::Call,
     }
 }
 

@@ -1,3 +1,7 @@
+mod fencing;
+mod repairs;
+mod spread;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use hay_common::ids::{Epoch, NodeId};
@@ -32,6 +36,22 @@ fn id(n: u8) -> NodeId {
 
 fn info(n: u8) -> Node {
     Node { address: format!("server-{n}"), rack: format!("rack-{}", n / 2), ..Node::default() }
+}
+
+fn fresh(volume: VolumeId, epoch: Epoch, class: SizeClass) -> VolumeReport {
+    VolumeReport {
+        id: volume,
+        epoch,
+        class,
+        state: VolumeState::Writable,
+        read_only_reason: None,
+        size_bytes: 64,
+        needles: 0,
+        garbage_bytes: 0,
+        filling: false,
+        incomplete: false,
+        failed_replica: None,
+    }
 }
 
 impl World {
@@ -75,6 +95,7 @@ impl World {
             total_bytes: 200 * GIB,
             sequence: 1,
             partial: false,
+            instance: None,
         };
         assert_eq!(self.live.hear(server.session, report, self.now), Heard::Known);
     }
@@ -90,6 +111,7 @@ impl World {
         for (node, down) in plan.down {
             self.live.send(node, down, self.now);
         }
+        self.live.tell(self.state.version);
         for command in plan.commands {
             let outcome = self.state.apply(command.clone());
             assert!(!matches!(outcome, Outcome::Refused(_)), "{command:?}: {outcome:?}");
@@ -107,24 +129,18 @@ impl World {
             obeyed = true;
             match down {
                 Down::Create { volume, epoch, class, .. } => {
-                    let report = VolumeReport {
-                        id: volume,
-                        epoch,
-                        class,
-                        state: VolumeState::Writable,
-                        read_only_reason: None,
-                        size_bytes: 64,
-                        needles: 0,
-                        garbage_bytes: 0,
-                    };
-                    server.volumes.insert(volume, report);
+                    server.volumes.insert(volume, fresh(volume, epoch, class));
                 }
                 Down::Seal { volume, epoch } => {
                     let known = server.volumes.get_mut(&volume).unwrap();
                     known.epoch = epoch;
                     known.state = VolumeState::Sealed;
                 }
-                Down::FullReport | Down::Acknowledge { .. } => {}
+                Down::FullReport | Down::Acknowledge { .. } | Down::Confirm(_) => {}
+                Down::Fill { volume, epoch, class, .. } => {
+                    let report = fresh(volume, epoch, class);
+                    server.volumes.insert(volume, VolumeReport { state: VolumeState::Sealed, ..report });
+                }
             }
         }
         if obeyed {
