@@ -256,9 +256,8 @@ impl Reading {
             Some(open) => open,
             None => {
                 let address = self.order.pop_front().ok_or_else(|| no_replica(range.volume))?;
-                let call = async {
-                    grpc::volume::read_stream(&self.client.peers.volume(&address)?, range).await
-                };
+                let call =
+                    async { grpc::volume::read_stream(&self.client.peers.volume(&address)?, range).await };
                 let parts = self.client.patiently(&address, self.order.is_empty(), call).await?;
                 (address, parts)
             }

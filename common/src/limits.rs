@@ -356,7 +356,7 @@ pub const ADDRESS_AVOIDED: Duration = Duration::from_secs(10);
 /// A volume server that failed as a replica gets no new volumes for this long.
 pub const NODE_SUSPECTED: Duration = Duration::from_secs(30);
 /// A volume server with so many volumes that failed there gets no new ones until somebody has looked.
-pub const NODE_FAILED_VOLUMES_MAX: usize = 8;
+pub const NODE_FAILED_VOLUMES_MAX: usize = 16;
 /// A volume server whose stream ended counts as gone for new volumes after this long; and one that speaks keeps its id
 /// against another process with the same one until it was silent for this long.
 pub const HEARTBEAT_GONE: Duration = Duration::from_secs(3);

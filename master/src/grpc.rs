@@ -258,7 +258,10 @@ fn wire_command(down: Down, lease_key: Bytes) -> v1::HeartbeatCommand {
 }
 
 fn wire_peers(peers: Vec<Peer>) -> Vec<v1::VolumePeer> {
-    peers.into_iter().map(|peer| v1::VolumePeer { node: peer.node.to_wire(), address: peer.address }).collect()
+    peers
+        .into_iter()
+        .map(|peer| v1::VolumePeer { node: peer.node.to_wire(), address: peer.address })
+        .collect()
 }
 
 fn wire_confirmed(confirmed: Confirmed) -> v1::ConfirmedVolume {

@@ -41,7 +41,8 @@ impl Session {
             Some((_, session)) => session,
             None => {
                 if core.live.lock().is_taken(node, report.instance, now) {
-                    let address = core.shared.state.read().nodes.get(&node).map(|known| known.address.clone());
+                    let address =
+                        core.shared.state.read().nodes.get(&node).map(|known| known.address.clone());
                     return Err(HeartbeatError::Twin { node, address: address.unwrap_or_default() });
                 }
                 self.register(node, &report.info).await?;

@@ -286,7 +286,9 @@ impl Live {
 
     /// Whether a server was told what the map's version `changed` says of a volume.
     pub fn was_told(&self, node: NodeId, volume: VolumeId, changed: u64) -> bool {
-        self.nodes.get(&node).is_some_and(|known| known.confirmed.get(&volume).is_some_and(|at| *at >= changed))
+        self.nodes
+            .get(&node)
+            .is_some_and(|known| known.confirmed.get(&volume).is_some_and(|at| *at >= changed))
     }
 
     /// What is known of a server.

@@ -107,7 +107,8 @@ impl State {
         let incarnation = Incarnation::from_slice(fields.bytes(16)?)?;
         let epoch = Epoch(fields.u64()?);
         let length = fields.u64()?;
-        let members: Option<Vec<NodeId>> = (0..count).map(|_| NodeId::from_slice(fields.bytes(16)?)).collect();
+        let members: Option<Vec<NodeId>> =
+            (0..count).map(|_| NodeId::from_slice(fields.bytes(16)?)).collect();
         let members = members?;
         let reason = std::str::from_utf8(fields.0).ok()?;
         let (is_sealed, has_reason) = (set & 1 != 0, set & 2 != 0);

@@ -104,7 +104,8 @@ impl VolumeServer {
         let (refuses, refused) = watch::channel(None);
         let replication = Replication::new(store.clone(), peers(store.node()), clock.clone(), heard.clone());
         let told = Told { heard: hears, refused: refuses };
-        let heartbeat = Heartbeat::new(config, store.clone(), replication.clone(), clock.clone(), random, told);
+        let heartbeat =
+            Heartbeat::new(config, store.clone(), replication.clone(), clock.clone(), random, told);
         let master = master(store.node());
         let tasks = vec![
             tokio::spawn(heartbeat.run(master, stopped.clone())),

@@ -10,7 +10,8 @@ use hay_proto::v1;
 use tonic::Request;
 
 use crate::master::types::{
-    ClusterStatus, MasterMember, NodeStatus, RepairPlan, RepairStep, VolumeInfo, VolumeMember, VolumePage, WriteLease,
+    ClusterStatus, MasterMember, NodeStatus, RepairPlan, RepairStep, VolumeInfo, VolumeMember, VolumePage,
+    WriteLease,
 };
 
 pub(crate) async fn lease_write(master: &DynMaster, avoid: Vec<VolumeId>) -> Result<WriteLease, Failure> {

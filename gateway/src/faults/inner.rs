@@ -192,7 +192,10 @@ impl Volume for Inner {
         let item = request.into_inner();
         let range = item.offset as usize..(item.offset + item.length) as usize;
         let data = world.needles.get(&(item.volume, item.cookie)).unwrap().slice(range);
-        let parts: Vec<_> = data.chunks(MIB).map(|p| Ok(v1::ReadPart { data: data.slice_ref(p), ..Default::default() })).collect();
+        let parts: Vec<_> = data
+            .chunks(MIB)
+            .map(|p| Ok(v1::ReadPart { data: data.slice_ref(p), ..Default::default() }))
+            .collect();
         Ok(Response::new(Box::pin(stream::iter(parts))))
     }
     async fn volume_status(&self, _: Request<v1::VolumeStatusRequest>) -> Answer<v1::VolumeStatusReply> {

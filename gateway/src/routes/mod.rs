@@ -177,9 +177,7 @@ async fn dispatch(
         (Route::List(path), _) => list::list(app, caller, path, &ask.head).await,
         (Route::ClusterStatus, _) => admin::cluster_status(app, &caller).await,
         (Route::Volumes, _) => admin::volumes(app, &caller, ask.head.uri.query()).await,
-        (Route::VolumeRepair(id), _) => {
-            admin::volume_repair(app, &caller, id, ask.head.uri.query()).await
-        }
+        (Route::VolumeRepair(id), _) => admin::volume_repair(app, &caller, id, ask.head.uri.query()).await,
         (Route::Volume(id), _) => admin::volume(app, &caller, id).await,
         (Route::Whoami, _) => admin::whoami(app, &caller).await,
         (Route::Usage, _) => admin::usage(app, &caller).await,

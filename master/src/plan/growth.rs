@@ -86,7 +86,8 @@ impl Census {
 /// there are servers enough.
 pub(super) fn growth(view: &View<'_>) -> Vec<NewVolume> {
     let mut census = Census::of(view);
-    let usable: Vec<NodeId> = view.live.nodes().map(|(id, _)| id).filter(|node| usable(view, *node)).collect();
+    let usable: Vec<NodeId> =
+        view.live.nodes().map(|(id, _)| id).filter(|node| usable(view, *node)).collect();
     let mut new = Vec::new();
     for node in &usable {
         for size in SIZES {
@@ -123,8 +124,7 @@ fn without(
     usable: &[NodeId],
 ) -> Option<Vec<NodeId>> {
     let others: Vec<NodeId> = usable.iter().copied().filter(|other| *other != node).collect();
-    let allowed =
-        |primary: &&NodeId| census.count(**primary, size).all < view.policy.active_per_class_max;
+    let allowed = |primary: &&NodeId| census.count(**primary, size).all < view.policy.active_per_class_max;
     let primary = *others.iter().filter(allowed).min_by_key(|other| census.count(**other, size).ready)?;
     let placed = placement(view, census, primary, size, &others)?;
     let usual = placement(view, census, primary, size, usable)?;
@@ -134,7 +134,10 @@ fn without(
 fn new_volume(view: &View<'_>, size: SizeClass, nodes: Vec<NodeId>) -> NewVolume {
     let tier = nodes.first().and_then(|primary| view.state.nodes.get(primary)).map(|info| info.tier.clone());
     let replicas = view.state.configuration.replicas;
-    NewVolume { class: Class { size, replicas, tier: tier.unwrap_or_default(), collection: String::new() }, nodes }
+    NewVolume {
+        class: Class { size, replicas, tier: tier.unwrap_or_default(), collection: String::new() },
+        nodes,
+    }
 }
 
 /// Whether new volumes may be put on a server: it is registered, connected, has said what it holds, has room, and has not

@@ -85,7 +85,8 @@ fn covering(mut candidates: Vec<Candidate>, most: usize) -> Vec<LeasedVolume> {
         let still = |c: &Candidate| {
             needed.as_ref().map_or(0, |needed| needed.iter().filter(|node| c.nodes.contains(node)).count())
         };
-        let Some(place) = (0..candidates.len()).min_by_key(|at| candidates.get(*at).map_or(usize::MAX, still))
+        let Some(place) =
+            (0..candidates.len()).min_by_key(|at| candidates.get(*at).map_or(usize::MAX, still))
         else {
             break;
         };

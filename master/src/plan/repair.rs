@@ -86,7 +86,11 @@ pub fn repair(view: &View<'_>, id: VolumeId) -> Result<Repair, Irreparable> {
     }
     if plan.whole + count(Health::Lacking) >= 2 {
         let lacking = replicas.iter().filter(|(_, health)| *health == Health::Lacking);
-        plan.steps.extend(lacking.map(|(node, _)| RepairStep { target: *node, replaces: None, running: false }));
+        plan.steps.extend(lacking.map(|(node, _)| RepairStep {
+            target: *node,
+            replaces: None,
+            running: false,
+        }));
     }
     let coming = plan.steps.iter().filter(|step| step.running || step.replaces.is_some()).count();
     let missing = plan.wanted.saturating_sub(plan.whole + count(Health::Lacking) + coming);

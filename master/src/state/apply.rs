@@ -135,14 +135,14 @@ impl State {
         if !self.nodes.contains_key(&target) {
             return Err(Refusal::UnknownNode);
         }
-        let taken = self.fills(id).any(|(filled, whose)| filled == target || (whose.is_some() && whose == replaces));
+        let taken =
+            self.fills(id).any(|(filled, whose)| filled == target || (whose.is_some() && whose == replaces));
         let volume = self.volumes.get_mut(&id).ok_or(Refusal::UnknownVolume)?;
         if volume.state != VolumeState::Sealed || volume.epoch != epoch || taken {
             return Err(Refusal::Passed);
         }
         let is_member = |node: NodeId| volume.members.iter().any(|member| member.node == node);
-        let is_source =
-            |m: &Member| m.part == Part::Replica && m.node != target && Some(m.node) != replaces;
+        let is_source = |m: &Member| m.part == Part::Replica && m.node != target && Some(m.node) != replaces;
         if replaces.is_some_and(|node| node == target || !is_member(node))
             || !volume.members.iter().any(is_source)
         {

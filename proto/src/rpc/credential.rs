@@ -69,7 +69,7 @@ impl CredentialVerifier {
     }
 
     /// Who holds `token`. `now_ms`: the wall clock. It was minted by another machine's clock, which may be wrong by up to
-    /// [`CLOCK_SKEW_MAX`] (docs/decisions/0008): a cluster must not stop for that.
+    /// [`CLOCK_SKEW_MAX`] (docs/decisions/0012): a cluster must not stop for that.
     pub fn verify(&self, token: &[u8], now_ms: u64) -> Result<Peer, CredentialError> {
         let credential = self.known.get(token, |token| self.decode(token))?;
         if credential.cluster != self.cluster {

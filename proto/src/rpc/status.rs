@@ -18,7 +18,9 @@ pub fn to_status(failure: Failure) -> Status {
 /// nearest one.
 pub fn to_failure(status: &Status) -> Failure {
     let code = match status.metadata().get(CODE_KEY) {
-        Some(stable) => stable.to_str().ok().and_then(ErrorCode::parse).unwrap_or_else(|| nearest(status.code())),
+        Some(stable) => {
+            stable.to_str().ok().and_then(ErrorCode::parse).unwrap_or_else(|| nearest(status.code()))
+        }
         // No handler's: h2 calls a connection that was reset in the middle of a call an internal error.
         None if status.code() == Code::Internal => ErrorCode::Unavailable,
         None => nearest(status.code()),

@@ -28,16 +28,9 @@ pub(super) struct Copied {
     pub crc: u32,
 }
 
-pub(super) async fn list(
-    source: &DynVolume,
-    volume: VolumeId,
-    after: Option<Name>,
-) -> Result<Page, Failure> {
-    let after = after.map(|(key, cookie, length)| v1::ListedNeedle {
-        key: key.to_wire(),
-        cookie: cookie.0,
-        length,
-    });
+pub(super) async fn list(source: &DynVolume, volume: VolumeId, after: Option<Name>) -> Result<Page, Failure> {
+    let after =
+        after.map(|(key, cookie, length)| v1::ListedNeedle { key: key.to_wire(), cookie: cookie.0, length });
     let limit = LIST_NEEDLES_PAGE_MAX as u32;
     let request = v1::ListNeedlesRequest { volume: volume.0, after, limit };
     let reply = source.list_needles(Request::new(request)).await.map_err(|status| to_failure(&status))?;

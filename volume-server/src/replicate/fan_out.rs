@@ -41,7 +41,8 @@ impl Replication {
         let (own, others) = tokio::join!(own, join_all(others));
         let mut places = results.iter_mut().filter(|result| result.is_ok());
         for (at, own) in own.into_iter().enumerate() {
-            let there = others.iter().map(|answers| answers.get(at).cloned().unwrap_or(Err(AppendError::Closing)));
+            let there =
+                others.iter().map(|answers| answers.get(at).cloned().unwrap_or(Err(AppendError::Closing)));
             let all = [own.map_err(|error| elsewhere(id, error))].into_iter().chain(there);
             if let Some(place) = places.next() {
                 *place = all.fold(Ok(()), Result::and);
@@ -146,7 +147,12 @@ impl Replication {
         let epochs: Vec<Epoch> = needles.iter().map(NewNeedle::epoch).collect();
         let call = async { wire::send_batch(&self.peer(node)?, id, needles, REPLICATE_TIMEOUT).await };
         let sent = match tokio::time::timeout(REPLICATE_TIMEOUT, call).await {
-            Ok(Ok(results)) if results.len() == epochs.len() => results,
+            Ok(Ok(results)) if results.len() == epochs.len() => {
+                let judged = results.into_iter().zip(epochs);
+                return judged
+                    .map(|(sent, epoch)| sent.map_err(|f| self.refused(id, epoch, node, f)))
+                    .collect();
+            }
             Ok(Ok(results)) => {
                 let text = format!("it answered {} needles with {} results", epochs.len(), results.len());
                 vec![Err(Failure::new(ErrorCode::Unavailable, text)); epochs.len()]
@@ -156,6 +162,15 @@ impl Replication {
         };
         let judged = sent.into_iter().zip(epochs);
         judged.map(|(sent, epoch)| sent.map_err(|failure| self.failed(id, epoch, node, failure))).collect()
+    }
+
+    /// What an answer of a replica for one needle means. One that is not confirmed yet has just come back: after a restart
+    /// of everything no volume should be sealed for that.
+    fn refused(&self, id: VolumeId, epoch: Epoch, node: NodeId, failure: Failure) -> AppendError {
+        match failure.code {
+            ErrorCode::Unavailable => AppendError::ReplicaRefused { volume: id, reason: failure.message },
+            _ => self.failed(id, epoch, node, failure),
+        }
     }
 
     /// What a failure of a replica means for the needle, and for the volume.

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use hay_common::error::Failure;
 use hay_common::ids::{Epoch, NodeId, VolumeId};
-use hay_common::limits::{APPEND_UNARY_BYTES_MAX, FILL_BYTES_PER_S, RPC_BATCH_ITEMS_MAX, RPC_MESSAGE_BYTES_MAX};
+use hay_common::limits::{
+    APPEND_UNARY_BYTES_MAX, FILL_BYTES_PER_S, RPC_BATCH_ITEMS_MAX, RPC_MESSAGE_BYTES_MAX,
+};
 use hay_common::model::SizeClass;
 use hay_proto::rpc::DynVolume;
 use tokio::sync::watch;
@@ -56,6 +58,7 @@ impl Replication {
     pub fn fill(self: &Arc<Self>, fill: Fill, mut stopped: watch::Receiver<bool>) {
         let Ok(place) = self.fills.clone().try_acquire_owned() else { return };
         let own = self.clone();
+        self.entry(fill.volume).lock().fill_failed = None;
         self.learn(&fill.members);
         self.learn(&fill.sources);
         tokio::spawn(async move {
@@ -133,7 +136,8 @@ impl Replication {
                 Ok(page) => page,
                 Err(failure) => return Ok(Err(failure)),
             };
-            let lacking = page.names.iter().filter(|(key, cookie, _)| !self.store.has(fill.volume, *key, *cookie));
+            let lacking =
+                page.names.iter().filter(|(key, cookie, _)| !self.store.has(fill.volume, *key, *cookie));
             for batch in batches(lacking.copied().collect()) {
                 *copied += self.copy_batch(fill, &server, batch, unread).await?;
             }

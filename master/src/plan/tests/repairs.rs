@@ -108,7 +108,10 @@ fn what_lacks_needles_is_completed_where_it_is() {
     world.state.apply(Command::Repair { volume, epoch, target: members[1].node, replaces: None });
     let now = &world.state.volumes[&volume];
     assert_eq!(now.epoch, Epoch(epoch.0 + 1));
-    assert!(!decide(&world.view()).commands.iter().any(|c| matches!(c, Command::Filled { .. })), "the old report");
+    assert!(
+        !decide(&world.view()).commands.iter().any(|c| matches!(c, Command::Filled { .. })),
+        "the old report"
+    );
     assert_eq!(world.state.addresses(now).len(), 1);
     world.settle();
     assert_eq!(world.state.volumes[&volume].members.len(), 2);

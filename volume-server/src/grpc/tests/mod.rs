@@ -99,7 +99,14 @@ fn item(volume: VolumeId, key: u128, data: Bytes) -> v1::AppendItem {
 }
 
 fn read_item(volume: VolumeId, key: u128, offset: u32, length: u32) -> v1::ReadItem {
-    v1::ReadItem { volume: volume.0, key: NeedleKey(key).to_wire(), cookie: 9, offset, length, checksum: false }
+    v1::ReadItem {
+        volume: volume.0,
+        key: NeedleKey(key).to_wire(),
+        cookie: 9,
+        offset,
+        length,
+        checksum: false,
+    }
 }
 
 fn code(failure: &Option<v1::Failure>) -> Option<ErrorCode> {

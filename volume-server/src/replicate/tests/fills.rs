@@ -12,7 +12,13 @@ impl World {
     fn fill_of(&self, sources: &[usize], members: &[usize]) -> Fill {
         let all = self.members();
         let pick = |of: &[usize]| of.iter().map(|n| all[*n].clone()).collect();
-        Fill { volume: VOLUME, epoch: REPAIR, class: self.class, sources: pick(sources), members: pick(members) }
+        Fill {
+            volume: VOLUME,
+            epoch: REPAIR,
+            class: self.class,
+            sources: pick(sources),
+            members: pick(members),
+        }
     }
 
     /// Fills a server, and waits until it says how it went.
@@ -24,7 +30,9 @@ impl World {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             let info = core.replication.infos().into_iter().find(|info| info.id == VOLUME);
             match info {
-                Some(info) if info.filling && info.read_only.is_some() => return Err(info.read_only.unwrap()),
+                Some(info) if info.filling && info.read_only.is_some() => {
+                    return Err(info.read_only.unwrap());
+                }
                 Some(info) if info.epoch >= REPAIR && !info.filling => {
                     assert_eq!(info.state, VolumeState::Sealed);
                     return Ok(());
@@ -80,17 +88,19 @@ async fn a_replica_that_lacks_needles_is_completed_in_its_place() {
     world.links.set(0, 1, Fate::Cut);
     assert!(world.append(1000, 10).await.is_err());
     world.links.heal();
-    world.stop(1);
+    world.halt(1).await;
     let dir = world.servers[1].dir.path().to_owned();
     for ending in ["vol", "state", "checkpoint"] {
         let _ = std::fs::remove_file(dir.join(format!("00000007.{ending}")));
     }
     let text = "haystore volumes 1\n";
-    std::fs::write(dir.join("inventory"), format!("{text}crc32c {:08x}\n", crc32c::crc32c(text.as_bytes()))).unwrap();
+    std::fs::write(dir.join("inventory"), format!("{text}crc32c {:08x}\n", crc32c::crc32c(text.as_bytes())))
+        .unwrap();
     world.start(1).await;
     world.seal(0, SEALED).await;
 
     // The source is not confirmed: it may have been left behind itself.
+    world.kill_and_start(0).await;
     let why = world.fill(1, &[0], &[0, 1]).await.unwrap_err();
     assert!(why.contains("not a sealed and confirmed replica"), "{why}");
     world.confirm_sources(&[0]).await;
@@ -128,7 +138,7 @@ async fn damage_at_every_source_ends_a_fill_and_a_sound_source_mends_it() {
     }
     // Server 2 has lost everything; servers 0 and 1 are damaged in different places.
     for (n, needle) in [(0, 3u128), (1, 4)] {
-        world.stop(n);
+        world.halt(n).await;
         let path = world.servers[n].dir.path().join("00000007.vol");
         let mut bytes = std::fs::read(&path).unwrap();
         let wanted = data(needle, 3000);
@@ -141,7 +151,11 @@ async fn damage_at_every_source_ends_a_fill_and_a_sound_source_mends_it() {
     let fresh = tempfile::tempdir().unwrap();
     std::fs::copy(world.servers[2].dir.path().join("node"), fresh.path().join("node")).unwrap();
     let text = "haystore volumes 1\n";
-    std::fs::write(fresh.path().join("inventory"), format!("{text}crc32c {:08x}\n", crc32c::crc32c(text.as_bytes()))).unwrap();
+    std::fs::write(
+        fresh.path().join("inventory"),
+        format!("{text}crc32c {:08x}\n", crc32c::crc32c(text.as_bytes())),
+    )
+    .unwrap();
     world.servers[2].dir = fresh;
     world.start(2).await;
     world.confirm_sources(&[0, 1]).await;

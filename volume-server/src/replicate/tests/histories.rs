@@ -47,8 +47,11 @@ impl History {
             }
             88..94 => {
                 let n = self.server();
-                let (epoch, state) =
-                    if self.fenced { (Epoch(2), VolumeState::Sealed) } else { (FIRST, VolumeState::Writable) };
+                let (epoch, state) = if self.fenced {
+                    (Epoch(2), VolumeState::Sealed)
+                } else {
+                    (FIRST, VolumeState::Writable)
+                };
                 self.world.confirm(n, epoch, state, Part::Whole).await;
             }
             _ => {

@@ -8,6 +8,7 @@ mod fills;
 mod histories;
 mod links;
 mod plain;
+mod wire;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -75,9 +76,9 @@ fn hears() -> Arc<TestMaster> {
     master
 }
 
-async fn start(n: usize, dir: &Path, links: &Arc<Links>) -> Arc<VolumeServer> {
+async fn start(n: usize, dir: &Path, links: &Arc<Links>, reserve_bytes: u64) -> Arc<VolumeServer> {
     let store =
-        StoreConfig { zero_ahead_bytes: 1 << 20, reserve_bytes: 0, ..StoreConfig::new(dir, key().cluster()) };
+        StoreConfig { zero_ahead_bytes: 1 << 20, reserve_bytes, ..StoreConfig::new(dir, key().cluster()) };
     let config = VolumeServerConfig {
         store,
         address: address(n),
@@ -108,7 +109,7 @@ impl World {
         let mut servers = Vec::new();
         for n in 0..count {
             let dir = tempfile::tempdir().unwrap();
-            let core = start(n, dir.path(), &links).await;
+            let core = start(n, dir.path(), &links, 0).await;
             servers.push(Server { dir, node: core.node() });
             links.place(n, Some(core));
         }
@@ -155,11 +156,7 @@ impl World {
 
     /// Appends as a gateway does, with the server in front as primary.
     async fn append_at(&self, primary: usize, epoch: Epoch, needle: u128, len: usize) -> Result<(), Failure> {
-        let token = LeaseToken {
-            cluster: key().cluster(),
-            volumes: vec![(VOLUME, epoch)],
-            expires_ms: 1,
-        };
+        let token = LeaseToken { cluster: key().cluster(), volumes: vec![(VOLUME, epoch)], expires_ms: 1 };
         let mut replicas: Vec<String> = (0..self.servers.len()).map(address).collect();
         replicas.swap(0, primary);
         let target = LeasedVolume { volume: VOLUME, epoch, class: self.class, replicas };
@@ -198,12 +195,27 @@ impl World {
         self.start(n).await;
     }
 
+    /// Stops a server in order, so that its directory is free.
+    async fn halt(&self, n: usize) {
+        let core = self.core(n);
+        self.links.place(n, None);
+        core.shutdown().await;
+        // What is left of it ends with the last of its tasks.
+        while Arc::strong_count(core.store()) > 2 {
+            tokio::task::yield_now().await;
+        }
+    }
+
     fn stop(&self, n: usize) {
         self.links.place(n, None);
     }
 
     async fn start(&mut self, n: usize) {
-        let core = start(n, self.servers[n].dir.path(), &self.links).await;
+        self.start_with(n, 0).await;
+    }
+
+    async fn start_with(&mut self, n: usize, reserve_bytes: u64) {
+        let core = start(n, self.servers[n].dir.path(), &self.links, reserve_bytes).await;
         assert_eq!(core.node(), self.servers[n].node);
         self.links.place(n, Some(core));
     }

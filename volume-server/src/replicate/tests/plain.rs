@@ -106,8 +106,9 @@ async fn a_replica_that_comes_back_is_nothing_until_it_is_confirmed() {
     world.append(2, 10).await.unwrap();
     // As a replica.
     world.kill_and_start(1).await;
-    assert_eq!(world.append(3, 10).await.unwrap_err().code, ErrorCode::VolumeNotWritable);
+    assert_eq!(world.append(3, 10).await.unwrap_err().code, ErrorCode::Unavailable);
     assert!(!world.has(1, 3));
+    assert_eq!(world.core(0).replication.infos()[0].failed_replica, None, "it has only just come back");
     // What it holds it serves: names are of content. What it does not hold, it does not call absent.
     let only = [address(1)];
     assert_eq!(world.client.read_whole(&only, range(1, 10)).await.unwrap(), data(1, 10));
@@ -151,9 +152,26 @@ async fn readers_go_on_at_another_replica_also_in_the_middle() {
 async fn only_members_may_send_appends() {
     let world = World::new(2, SizeClass::Small).await;
     let stranger = world.links.peers(0, NodeId::from_random(1234));
-    let needle = crate::store::NewNeedle::new(FIRST, NeedleKey(1), COOKIE, 0, vec![data(1, 5)], None).unwrap();
+    let needle =
+        crate::store::NewNeedle::new(FIRST, NeedleKey(1), COOKIE, 0, vec![data(1, 5)], None).unwrap();
     let target = stranger.volume(&address(1)).unwrap();
     let sent = crate::grpc::replicate::send_batch(&target, VOLUME, vec![needle], REPLICATE_TIMEOUT).await;
     assert_eq!(sent.unwrap()[0].as_ref().unwrap_err().code, ErrorCode::Unavailable);
     assert!(!world.has(1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_of_one_server_stops_the_volume_and_not_the_writer() {
+    for full in 0..2 {
+        let mut world = World::new(2, SizeClass::Small).await;
+        world.append(1, 10).await.unwrap();
+        world.halt(full).await;
+        world.start_with(full, u64::MAX / 2).await;
+        world.confirm(full, FIRST, VolumeState::Writable, Part::Whole).await;
+        // Not "the disk is full": elsewhere there is room.
+        assert_eq!(world.append(2, 10).await.unwrap_err().code, ErrorCode::VolumeNotWritable);
+        let info = world.core(0).replication.infos().remove(0);
+        assert_eq!(info.failed_replica, Some(world.servers[full].node), "{:?}", info.read_only);
+        assert!(info.read_only.unwrap().contains("full"));
+    }
 }
