@@ -204,6 +204,8 @@ impl Live {
             sent: HashMap::new(),
         };
         self.nodes.insert(node, fresh);
+        // It has come back: what others met while it was away says nothing any more.
+        self.failed.remove(&node);
         self.last_session
     }
 
@@ -305,6 +307,11 @@ impl Live {
     /// Whether a server has reported all that it has, lately.
     pub fn speaks(&self, node: NodeId, now: Duration) -> bool {
         self.nodes.get(&node).is_some_and(|known| known.complete) && self.alive(node, now)
+    }
+
+    /// Whether a server has reported a volume, be it long ago.
+    pub fn holds(&self, node: NodeId, volume: VolumeId) -> bool {
+        self.nodes.get(&node).is_some_and(|known| known.volumes.contains_key(&volume))
     }
 
     /// A volume as a living server reports it.

@@ -44,7 +44,8 @@ pub(super) fn changes(view: &View<'_>) -> Vec<(NodeId, Vec<Confirmed>)> {
     let mut news: BTreeMap<NodeId, Vec<Confirmed>> = BTreeMap::new();
     for (id, _) in view.state.changed_after(view.live.told()) {
         for (node, _) in view.live.nodes() {
-            if view.live.report(node, id, view.now).is_some()
+            // Also one that is silent: it may only be paused, and what it has not heard by then it would never hear.
+            if view.live.holds(node, id)
                 && let Some(confirmed) = confirmed(view, node, id)
             {
                 news.entry(node).or_default().push(confirmed);

@@ -21,6 +21,8 @@ struct World {
     policy: Policy,
     now: Duration,
     servers: BTreeMap<u8, Server>,
+    /// These do nothing.
+    paused: BTreeSet<u8>,
 }
 
 struct Server {
@@ -62,6 +64,7 @@ impl World {
             policy: Policy::default(),
             now: Duration::from_secs(100),
             servers: BTreeMap::new(),
+            paused: BTreeSet::new(),
         };
         world.live.begin(world.now);
         world.state.apply(Command::Configure(Configuration { replicas }));
@@ -116,7 +119,7 @@ impl World {
             let outcome = self.state.apply(command.clone());
             assert!(!matches!(outcome, Outcome::Refused(_)), "{command:?}: {outcome:?}");
         }
-        for n in self.servers.keys().copied().collect::<Vec<_>>() {
+        for n in self.servers.keys().copied().filter(|n| !self.paused.contains(n)).collect::<Vec<_>>() {
             self.obey(n);
         }
         busy

@@ -16,6 +16,7 @@ fn with_a_dead_member(servers: u8) -> (World, VolumeId, NodeId, NodeId) {
         (*id, volume.members.clone())
     };
     let (left, dead) = (members[0].node, members[1].node);
+    world.paused.insert(server(dead));
     world.now += HEARTBEAT_TIMEOUT;
     for n in (0..servers).filter(|n| id(*n) != dead) {
         world.report(n);

@@ -83,6 +83,7 @@ fn replicas_are_in_zones_then_racks_of_their_own() {
 fn when_a_server_dies_writers_go_on_and_its_volumes_are_sealed_and_replaced() {
     let mut world = unlabelled(3, 2);
     let before = world.state.volumes.len();
+    world.paused.insert(2);
     for _ in 0..11 {
         world.now += Duration::from_secs(1);
         world.report(0);
@@ -100,6 +101,16 @@ fn when_a_server_dies_writers_go_on_and_its_volumes_are_sealed_and_replaced() {
     assert!(world.state.volumes.len() > before, "others were made on the survivors");
     let leased = select(&world.view(), &[], 0);
     assert!(covers_all(&leased) && leased.len() == 8);
+    // Had it only been paused, it would hear of each seal when it goes on.
+    let paused = &mut world.servers.get_mut(&2).unwrap().commands;
+    let mut seals = 0;
+    while let Ok(down) = paused.try_recv() {
+        if let Down::Confirm(confirmed) = down {
+            seals += confirmed.iter().filter(|c| c.state == VolumeState::Sealed).count();
+        }
+    }
+    let with_it = |v: &&Volume| v.state == VolumeState::Sealed && v.members.iter().any(|m| m.node == dead);
+    assert_eq!(seals, world.state.volumes.values().filter(with_it).count());
     // It comes back with what it had: left behind, and told so.
     let had = world.servers[&2].volumes.clone();
     world.connect(2, had);
@@ -147,6 +158,10 @@ fn a_server_that_failed_as_a_replica_gets_nothing_new_and_is_not_waited_for() {
         report.state = VolumeState::Sealed;
     });
     assert!(decide(&world.view()).commands.contains(&Command::Sealed { volume, epoch: Epoch(2) }));
+    assert!(!world.live.is_well(failed, world.now));
+    let had = world.servers[&server(failed)].volumes.clone();
+    world.connect(server(failed), had);
+    assert!(world.live.is_well(failed, world.now), "it has come back");
 }
 
 #[test]

@@ -25,6 +25,9 @@ impl World {
     async fn fill(&self, n: usize, sources: &[usize], members: &[usize]) -> Result<(), String> {
         let core = self.core(n);
         let (_stop, stopped) = tokio::sync::watch::channel(false);
+        while core.replication.fills.available_permits() == 0 {
+            tokio::task::yield_now().await;
+        }
         core.replication.fill(self.fill_of(sources, members), stopped);
         loop {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -142,7 +145,7 @@ async fn damage_at_every_source_ends_a_fill_and_a_sound_source_mends_it() {
         let path = world.servers[n].dir.path().join("00000007.vol");
         let mut bytes = std::fs::read(&path).unwrap();
         let wanted = data(needle, 3000);
-        let at = bytes.windows(64).position(|window| window == &wanted[..64]).unwrap();
+        let at = bytes.windows(wanted.len()).position(|window| window == wanted).unwrap();
         bytes[at + 100] ^= 1;
         std::fs::write(&path, bytes).unwrap();
         world.start(n).await;

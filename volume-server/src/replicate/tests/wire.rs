@@ -1,6 +1,7 @@
 //! The same over connections: credentials, codec, addresses that change.
 
 use hay_proto::rpc::{Credentials, serve_volume, transport};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 
@@ -9,12 +10,22 @@ use super::*;
 struct Served {
     core: Arc<VolumeServer>,
     address: String,
+    stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
 }
 
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.serving.abort();
+impl Served {
+    /// Ends it and its connections; its directory is free then.
+    async fn end(self) {
+        let Self { core, stop, serving, .. } = self;
+        stop.send(()).unwrap();
+        core.shutdown().await;
+        serving.await.unwrap();
+        let store = Arc::downgrade(core.store());
+        drop(core);
+        while store.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -45,10 +56,12 @@ async fn serve(n: u64, dir: &Path) -> Served {
     let core = VolumeServer::start(config, deps).await.unwrap();
     let service = serve_volume(core.clone(), Arc::new(Guard::new(&key(), SystemClock::shared())));
     let router = transport::server().add_service(service);
+    let (stop, stopped) = oneshot::channel();
     let serving = tokio::spawn(async move {
-        router.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+        let stopped = async { drop(stopped.await) };
+        router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped).await.unwrap();
     });
-    Served { core, address, serving }
+    Served { core, address, stop, serving }
 }
 
 async fn tell(servers: &[Served], class: SizeClass, volume: VolumeId) {
@@ -102,9 +115,7 @@ async fn replicas_find_each_other_again_under_other_addresses() {
         }
     };
     both(&servers, 1).await;
-    let gone = servers.pop().unwrap();
-    gone.core.shutdown().await;
-    drop(gone);
+    servers.pop().unwrap().end().await;
     servers.push(serve(2, dirs[1].path()).await);
     tell(&servers, SizeClass::Small, VOLUME).await;
     tell(&servers, SizeClass::Large, large).await;
@@ -112,7 +123,7 @@ async fn replicas_find_each_other_again_under_other_addresses() {
 
     let gone = servers.pop().unwrap();
     let address = gone.address.clone();
-    drop(gone);
+    gone.end().await;
     let mut addresses = vec![servers[0].address.clone(), address];
     let lost = append(&client, &servers, VOLUME, 3, 10).await.unwrap_err();
     assert_eq!(lost.code, ErrorCode::VolumeNotWritable, "{}", lost.message);
