@@ -11,7 +11,6 @@ use hay_common::limits::{ADDRESS_AVOIDED, PEERS_MAX};
 use hay_proto::rpc::transport::Channels;
 use hay_proto::rpc::{Credentials, DynVolume, remote_volume};
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
 /// The volume servers by their addresses. Clones share them.
 #[derive(Clone)]
@@ -21,8 +20,8 @@ struct Inner {
     /// Read at every call, changed hardly ever.
     known: ArcSwap<HashMap<String, DynVolume>>,
     credentials: Option<Credentials>,
-    /// Servers that failed a call, and until when they are asked last.
-    avoided: Mutex<Vec<(String, Instant)>>,
+    /// Servers that failed a call lately: they are asked last.
+    avoided: Mutex<Vec<String>>,
     /// How many there may be: mostly none, which costs no lock to see.
     avoided_count: AtomicUsize,
 }
@@ -49,13 +48,21 @@ impl Peers {
 
     /// The server at `address` failed a call: others are asked first for a while.
     pub(crate) fn avoid(&self, address: &str) {
-        let now = Instant::now();
         let mut avoided = self.0.avoided.lock();
-        avoided.retain(|(known, until)| *until > now && known != address);
-        if avoided.len() < PEERS_MAX {
-            avoided.push((address.to_owned(), now + ADDRESS_AVOIDED));
+        if avoided.len() >= PEERS_MAX || avoided.iter().any(|known| known == address) {
+            return;
         }
+        avoided.push(address.to_owned());
         self.0.avoided_count.store(avoided.len(), Ordering::Relaxed);
+        let (inner, address) = (Arc::downgrade(&self.0), address.to_owned());
+        tokio::spawn(async move {
+            tokio::time::sleep(ADDRESS_AVOIDED).await;
+            if let Some(inner) = inner.upgrade() {
+                let mut avoided = inner.avoided.lock();
+                avoided.retain(|known| *known != address);
+                inner.avoided_count.store(avoided.len(), Ordering::Relaxed);
+            }
+        });
     }
 
     /// The addresses in the order in which to ask them for a needle of that key. Keys fall evenly on the replicas, and always
@@ -66,11 +73,8 @@ impl Peers {
             let first = (key.0 % order.len() as u128) as usize;
             order.rotate_left(first);
             if self.0.avoided_count.load(Ordering::Relaxed) > 0 {
-                let now = Instant::now();
                 let avoided = self.0.avoided.lock();
-                let is_avoided =
-                    |address: &String| avoided.iter().any(|(known, until)| known == address && *until > now);
-                order.sort_by_key(|address| is_avoided(address));
+                order.sort_by_key(|address| avoided.contains(*address));
             }
         }
         order

@@ -1,6 +1,7 @@
 //! The volume service over the core: messages in, messages out.
 
 mod append;
+pub(crate) mod copy;
 mod failure;
 pub(crate) mod heartbeat;
 mod read;

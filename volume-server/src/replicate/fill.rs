@@ -14,8 +14,8 @@ use hay_common::model::SizeClass;
 use hay_proto::rpc::DynVolume;
 use tokio::sync::watch;
 
-use super::copy::{self, Copied, Name};
 use super::{Member, Replication};
+use crate::grpc::copy::{self, Copied, Name};
 use crate::server::stopping;
 use crate::store::{AppendError, NewNeedle, StoreError};
 

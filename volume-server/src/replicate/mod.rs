@@ -4,7 +4,6 @@
 //! synced it. One that does not answer stops the volume here: nothing is acknowledged any more, the masters hear of it and
 //! seal the volume. A needle that only some replicas hold was never acknowledged, and harms nobody.
 
-mod copy;
 mod fan_out;
 mod fill;
 mod lane;

@@ -11,24 +11,24 @@ use hay_proto::v1;
 use tonic::Request;
 
 /// (key, cookie, bytes of data)
-pub(super) type Name = (NeedleKey, Cookie, u32);
+pub(crate) type Name = (NeedleKey, Cookie, u32);
 
 /// One page of a source's names.
-pub(super) struct Page {
+pub(crate) struct Page {
     pub names: Vec<Name>,
     pub more: bool,
     pub incomplete: bool,
 }
 
 /// A needle that arrived as its source sent it.
-pub(super) struct Copied {
+pub(crate) struct Copied {
     pub name: Name,
     pub codec: u32,
     pub parts: Vec<Bytes>,
     pub crc: u32,
 }
 
-pub(super) async fn list(source: &DynVolume, volume: VolumeId, after: Option<Name>) -> Result<Page, Failure> {
+pub(crate) async fn list(source: &DynVolume, volume: VolumeId, after: Option<Name>) -> Result<Page, Failure> {
     let after =
         after.map(|(key, cookie, length)| v1::ListedNeedle { key: key.to_wire(), cookie: cookie.0, length });
     let limit = LIST_NEEDLES_PAGE_MAX as u32;
@@ -55,7 +55,7 @@ fn item(volume: VolumeId, (key, cookie, _): Name) -> v1::ReadItem {
 }
 
 /// Small needles, in one call; each comes or fails alone.
-pub(super) async fn read_small(
+pub(crate) async fn read_small(
     source: &DynVolume,
     volume: VolumeId,
     names: &[Name],
@@ -77,7 +77,7 @@ pub(super) async fn read_small(
 }
 
 /// A large needle, as a stream.
-pub(super) async fn read_large(source: &DynVolume, volume: VolumeId, name: Name) -> Result<Copied, Failure> {
+pub(crate) async fn read_large(source: &DynVolume, volume: VolumeId, name: Name) -> Result<Copied, Failure> {
     let reply = source.read(Request::new(item(volume, name))).await.map_err(|status| to_failure(&status))?;
     let (mut stream, mut parts, mut codec) = (reply.into_inner(), Vec::new(), 0);
     while let Some(part) = stream.next().await {
