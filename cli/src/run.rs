@@ -95,6 +95,9 @@ fn run(cli: Cli, out: Output) -> Result<Exit, Stop> {
         Command::Volume(VolumeCommand::Show { id }) => {
             block_on(admin::volume_show(id, context(&global, out)?))
         }
+        Command::Volume(VolumeCommand::Repair { id, dry_run }) => {
+            block_on(admin::volume_repair(id, dry_run, context(&global, out)?))
+        }
     }
 }
 

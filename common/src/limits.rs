@@ -396,3 +396,37 @@ pub const RAFT_PROMOTE_LAG_MAX: u64 = 1_000;
 pub const RAFT_CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 /// With a full disk the log looks for room this often.
 pub const LOG_ROOM_CHECK: Duration = Duration::from_millis(200);
+
+
+// ---- replication ----
+
+/// Servers that hold one volume.
+pub const REPLICAS_MAX: usize = 16;
+/// A replica that has not synced a batch of small needles within this time has failed.
+pub const REPLICATE_TIMEOUT: Duration = Duration::from_secs(4);
+/// A replica that has not taken and synced a large needle within this time has failed.
+pub const REPLICATE_BULK_TIMEOUT: Duration = Duration::from_secs(15);
+/// A writer gives a volume server up that has not answered a small append within this time: longer than the server
+/// itself waits for its replicas.
+pub const APPEND_TIMEOUT: Duration = Duration::from_secs(6);
+/// The same for a large needle.
+pub const APPEND_BULK_TIMEOUT: Duration = Duration::from_secs(20);
+/// A reader asks the next replica when one has not answered, or has sent nothing more, for this long.
+pub const READ_REPLICA_TIMEOUT: Duration = Duration::from_secs(3);
+/// A volume server that failed a call is asked last for this long.
+pub const ADDRESS_AVOIDED: Duration = Duration::from_secs(10);
+/// A volume server that failed as a replica gets no new volumes for this long.
+pub const NODE_SUSPECTED: Duration = Duration::from_secs(30);
+/// A volume server with so many volumes that failed there gets no new ones until somebody has looked.
+pub const NODE_FAILED_VOLUMES_MAX: usize = 16;
+/// A volume server whose stream ended counts as gone for new volumes after this long; and one that speaks keeps its id
+/// against another process with the same one until it was silent for this long.
+pub const HEARTBEAT_GONE: Duration = Duration::from_secs(3);
+/// Names of needles in one page.
+pub const LIST_NEEDLES_PAGE_MAX: usize = 8_192;
+/// Volumes that one server fills at once; further ones wait for their masters to ask again.
+pub const FILLS_AT_ONCE: usize = 1;
+/// Bytes that a server copies in one second to fill volumes.
+pub const FILL_BYTES_PER_S: u64 = 64 * MIB as u64;
+/// By so much the clocks of two servers may differ: a credential is taken for this much longer than it says.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(2 * 3600);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use hay_common::clock::SharedClock;
-use hay_common::ids::VolumeId;
+use hay_common::ids::{Epoch, VolumeId};
 use hay_common::limits::{
     LEASE_GRANT_WAIT, RPC_BATCH_ITEMS_MAX, VOLUME_MAP_PAGE_MAX, VOLUMES_AVOIDED_MAX, WRITE_LEASE_TTL,
 };
@@ -18,11 +18,11 @@ use tokio::task::JoinHandle;
 
 use crate::config::{MasterConfig, MasterDeps, MasterNetwork};
 use crate::duties;
-use crate::error::{ChangeError, LeaseError, MapError, StartError, describe};
+use crate::error::{ChangeError, LeaseError, MapError, RepairError, StartError, describe};
 use crate::info::{ClusterStatus, MapPage, MemberInfo, NodeInfo, VolumeInfo, WriteLease};
 use crate::live::Live;
 use crate::machine::{Machine, SharedState};
-use crate::plan::{Policy, View, covers_all, select, shortage};
+use crate::plan::{Policy, Repair, View, covers_all, repair, select, shortage};
 use crate::state::{Command, Configuration, Outcome, Part, State, Volume};
 
 /// Starts masters.
@@ -286,6 +286,38 @@ impl MasterCore {
         let version = page.last().map_or(version, |(_, volume)| volume.changed);
         let volumes = page.into_iter().map(|(id, volume)| self.describe(&state, &live, id, volume)).collect();
         MapPage { volumes, version, more }
+    }
+
+    /// Begins to bring a sealed volume back to its number of copies, or with `dry_run` says what would be done.
+    ///
+    /// # Errors
+    /// See [`RepairError`].
+    pub async fn repair(&self, id: VolumeId, dry_run: bool) -> Result<Repair, RepairError> {
+        if !self.leads() {
+            return Err(RepairError::NotLeader);
+        }
+        let planned = |core: &Self| {
+            let (state, live) = (core.shared.state.read(), core.live.lock());
+            let epoch = state.volumes.get(&id).map(|volume| volume.epoch).unwrap_or_default();
+            let plan = repair(&core.view(&state, &live), id);
+            plan.map(|plan| (plan, epoch)).map_err(|error| RepairError::Irreparable(id, error))
+        };
+        let (plan, epoch) = planned(self)?;
+        if dry_run {
+            return Ok(plan);
+        }
+        for target in &plan.cancel {
+            self.change(&Command::CancelFill { volume: id, target: *target }).await?;
+        }
+        let mut epoch = epoch;
+        for step in plan.steps.iter().filter(|step| !step.running) {
+            let (target, replaces) = (step.target, step.replaces);
+            self.change(&Command::Repair { volume: id, epoch, target, replaces }).await?;
+            // Each step raises it by one; whoever came in between makes the next step fail, and the whole is asked again.
+            epoch = Epoch(epoch.0.saturating_add(1));
+        }
+        self.tell();
+        Ok(plan)
     }
 
     fn describe(&self, state: &State, live: &Live, id: VolumeId, volume: &Volume) -> VolumeInfo {

@@ -24,7 +24,13 @@ pub(crate) async fn run(core: Arc<MasterCore>) {
             led = term;
             if term.is_some() {
                 let now = core.clock.monotonic();
-                core.live.lock().begin(now);
+                let version = core.shared.state.read().version;
+                {
+                    let mut live = core.live.lock();
+                    live.begin(now);
+                    // Who reports hears then what the map says; so nobody has missed anything.
+                    live.tell(version);
+                }
                 if let Err(error) = core.configure().await {
                     tracing::warn!(%error, "the configuration could not be recorded");
                 }
@@ -47,14 +53,15 @@ pub(crate) async fn run(core: Arc<MasterCore>) {
 /// Decides and acts until there is nothing left to propose.
 async fn act(core: &MasterCore) {
     loop {
-        let plan = {
+        let (plan, version) = {
             let (state, live) = (core.shared.state.read(), core.live.lock());
-            decide(&core.view(&state, &live))
+            (decide(&core.view(&state, &live)), state.version)
         };
-        if !plan.down.is_empty() {
+        {
             let now = core.clock.monotonic();
             let mut live = core.live.lock();
             plan.down.into_iter().for_each(|(node, down)| live.send(node, down, now));
+            live.tell(version);
         }
         if plan.commands.is_empty() {
             return;

@@ -1,12 +1,12 @@
 //! What can go wrong in a master.
 
 use hay_common::error::{ErrorCode, Failure};
-use hay_common::ids::{ClusterId, NodeId};
+use hay_common::ids::{ClusterId, NodeId, VolumeId};
 use hay_common::limits::{HEARTBEAT_VOLUMES_MAX, RPC_BATCH_ITEMS_MAX, VOLUMES_AVOIDED_MAX};
 use hay_common::model::SizeClass;
 use hay_consensus::{ProposeError, ReadError};
 
-use crate::plan::Shortage;
+use crate::plan::{Irreparable, Shortage};
 use crate::state::{DecodeError, Refusal};
 
 /// Why a master did not start.
@@ -59,6 +59,17 @@ pub enum HeartbeatError {
     /// The server changed its name within a stream.
     #[error("a heartbeat stream speaks for one volume server; open another for {0}")]
     SecondNode(NodeId),
+    /// Another process with the same id reports at the same time.
+    #[error(
+        "volume server {node} reports already, from {address}: two processes have one id; is a directory a copy of another's? \
+         Stop one of them, and give it a directory of its own"
+    )]
+    Twin {
+        /// Whose id.
+        node: NodeId,
+        /// Where the one is that was first.
+        address: String,
+    },
     /// Too much in one message.
     #[error("{0} volumes in one report; at most {HEARTBEAT_VOLUMES_MAX}")]
     TooMany(usize),
@@ -74,7 +85,7 @@ impl From<HeartbeatError> for Failure {
     fn from(error: HeartbeatError) -> Self {
         let code = match &error {
             HeartbeatError::NotLeader => ErrorCode::NotLeader,
-            HeartbeatError::OtherNode { .. } => ErrorCode::Forbidden,
+            HeartbeatError::OtherNode { .. } | HeartbeatError::Twin { .. } => ErrorCode::Forbidden,
             HeartbeatError::OtherCluster(_) | HeartbeatError::SecondNode(_) | HeartbeatError::TooMany(_) => {
                 ErrorCode::InvalidArgument
             }
@@ -127,6 +138,33 @@ impl From<LeaseError> for Failure {
             LeaseError::Short(_) => ErrorCode::Unavailable,
         };
         Failure::new(code, error.to_string())
+    }
+}
+
+/// Why a volume is not repaired.
+#[derive(Debug, thiserror::Error)]
+pub enum RepairError {
+    /// This master does not lead.
+    #[error("this master does not lead; the leader repairs volumes")]
+    NotLeader,
+    /// It can't be, as things are.
+    #[error("volume {0} can't be repaired: {1}")]
+    Irreparable(VolumeId, Irreparable),
+    /// It could not be begun.
+    #[error("the repair could not be begun")]
+    Change(#[from] ChangeError),
+}
+
+impl From<RepairError> for Failure {
+    fn from(error: RepairError) -> Self {
+        let code = match &error {
+            RepairError::NotLeader => ErrorCode::NotLeader,
+            RepairError::Irreparable(_, Irreparable::Unknown) => ErrorCode::NotFound,
+            RepairError::Irreparable(_, Irreparable::NotSealed) => ErrorCode::PreconditionFailed,
+            RepairError::Irreparable(..) | RepairError::Change(_) => ErrorCode::Unavailable,
+        };
+        let why = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+        Failure::new(code, format!("{error}{why}"))
     }
 }
 

@@ -8,8 +8,8 @@ use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::{ClusterId, Epoch, NodeId, VolumeId};
 use hay_common::limits::HEARTBEAT_VOLUMES_MAX;
 use hay_common::model::Durability;
-use hay_proto::convert::{ConvertError, WireId, size_class, volume_state};
-use hay_proto::rpc::{BoxStream, Peer, to_status, with_leader};
+use hay_proto::convert::{ConvertError, WireId, optional, size_class, volume_state};
+use hay_proto::rpc::{self, BoxStream, to_status, with_leader};
 use hay_proto::v1::{self, heartbeat_command, master_server};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
@@ -17,8 +17,9 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::core::MasterCore;
 use crate::heartbeat::Session;
 use crate::info::{ClusterStatus, MapPage, NodeInfo, VolumeInfo, WriteLease};
-use crate::live::{Down, Report, VolumeReport};
-use crate::state::Node;
+use crate::live::{Confirmed, Down, Report, VolumeReport};
+use crate::plan::Repair;
+use crate::state::{Node, Part, Peer, State};
 
 #[tonic::async_trait]
 impl master_server::Master for MasterCore {
@@ -33,7 +34,7 @@ impl master_server::Master for MasterCore {
             let text = "this master does not lead; the leader takes the heartbeats";
             return Err(self.refuse(Failure::new(ErrorCode::NotLeader, text)));
         }
-        let peer = request.extensions().get::<Peer>().copied();
+        let peer = request.extensions().get::<rpc::Peer>().copied();
         let core = self.shared_self()?;
         let (session, commands) = Session::new(core.clone(), peer);
         let (failures, failed) = mpsc::channel(1);
@@ -74,6 +75,16 @@ impl master_server::Master for MasterCore {
         // 0 asks for changes from now on; a version that is not reached yet is another master's or another cluster's.
         let from = if asked == 0 || asked > now { now } else { asked };
         Ok(Response::new(Box::pin(changes(self.shared_self()?, from))))
+    }
+
+    async fn repair_volume(
+        &self,
+        request: Request<v1::RepairVolumeRequest>,
+    ) -> Result<Response<v1::RepairVolumeReply>, Status> {
+        let request = request.into_inner();
+        let plan = self.repair(VolumeId(request.volume), request.dry_run).await;
+        let plan = plan.map_err(|error| to_status(error.into()))?;
+        Ok(Response::new(wire_repair(plan, &self.shared.state.read())))
     }
 
     async fn cluster_status(
@@ -210,6 +221,7 @@ fn read_report(report: v1::HeartbeatReport) -> Result<(ClusterId, Report), Conve
         digest: report.digest,
         sequence: report.sequence,
         partial,
+        instance: <[u8; 16]>::try_from(report.instance.as_ref()).ok().map(u128::from_be_bytes),
     };
     Ok((cluster, report))
 }
@@ -224,23 +236,69 @@ fn read_volume(report: v1::VolumeReport) -> Result<VolumeReport, ConvertError> {
         size_bytes: report.size_bytes,
         needles: report.needles,
         garbage_bytes: report.garbage_bytes,
+        filling: report.filling,
+        incomplete: report.incomplete,
+        failed_replica: optional("volume_report.failed_replica", &report.failed_replica)?,
     })
 }
 
 fn wire_command(down: Down, lease_key: Bytes) -> v1::HeartbeatCommand {
     use heartbeat_command::Command;
     let command = match down {
-        Down::Create { volume, epoch, class, replicas } => Command::Create(v1::CreateVolume {
+        Down::Create { volume, epoch, class, members } => Command::Create(v1::CreateVolume {
             volume: volume.0,
             epoch: epoch.0,
             class: v1::SizeClass::from(class).into(),
-            replicas,
+            replicas: members.iter().map(|peer| peer.address.clone()).collect(),
+            members: wire_peers(members),
+        }),
+        Down::Confirm(volumes) => Command::Confirm(v1::ConfirmVolumes {
+            volumes: volumes.into_iter().map(wire_confirmed).collect(),
+        }),
+        Down::Fill { volume, epoch, class, sources, members } => Command::Fill(v1::FillVolume {
+            volume: volume.0,
+            epoch: epoch.0,
+            class: v1::SizeClass::from(class).into(),
+            sources: wire_peers(sources),
+            members: wire_peers(members),
         }),
         Down::Seal { volume, epoch } => Command::Seal(v1::SealVolume { volume: volume.0, epoch: epoch.0 }),
         Down::FullReport => Command::FullReport(v1::FullReport {}),
         Down::Acknowledge { sequence } => Command::Acknowledge(v1::Acknowledge { sequence, lease_key }),
     };
     v1::HeartbeatCommand { command: Some(command) }
+}
+
+fn wire_peers(peers: Vec<Peer>) -> Vec<v1::VolumePeer> {
+    peers
+        .into_iter()
+        .map(|peer| v1::VolumePeer { node: peer.node.to_wire(), address: peer.address })
+        .collect()
+}
+
+fn wire_confirmed(confirmed: Confirmed) -> v1::ConfirmedVolume {
+    v1::ConfirmedVolume {
+        volume: confirmed.volume.0,
+        epoch: confirmed.epoch.0,
+        state: v1::VolumeState::from(confirmed.state).into(),
+        stranger: confirmed.part.is_none(),
+        filling: confirmed.part == Some(Part::Filling),
+        members: wire_peers(confirmed.members),
+    }
+}
+
+fn wire_repair(plan: Repair, state: &State) -> v1::RepairVolumeReply {
+    let steps = plan.steps.into_iter().map(|step| v1::RepairStep {
+        target: step.target.to_wire(),
+        target_address: state.peer(step.target).address,
+        replaces: step.replaces.map(|node| node.to_wire()).unwrap_or_default(),
+        running: step.running,
+    });
+    v1::RepairVolumeReply {
+        steps: steps.collect(),
+        whole: u32::try_from(plan.whole).unwrap_or(u32::MAX),
+        wanted: u32::try_from(plan.wanted).unwrap_or(u32::MAX),
+    }
 }
 
 fn wire_lease(lease: WriteLease) -> v1::WriteLease {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hay_common::ids::{ClusterId, NodeId};
+use hay_common::ids::{ClusterId, NodeId, VolumeId};
 use hay_common::limits::{HEARTBEAT_COMMANDS_WAITING_MAX, HEARTBEAT_VOLUMES_MAX};
 use hay_proto::rpc::Peer;
 use tokio::sync::mpsc;
@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use crate::core::MasterCore;
 use crate::error::HeartbeatError;
 use crate::live::{Down, Heard, Report};
+use crate::plan::confirm;
 use crate::state::{Command, Node};
 
 /// The master's end of a stream.
@@ -39,6 +40,11 @@ impl Session {
         let session = match self.speaking {
             Some((_, session)) => session,
             None => {
+                if core.live.lock().is_taken(node, report.instance, now) {
+                    let address =
+                        core.shared.state.read().nodes.get(&node).map(|known| known.address.clone());
+                    return Err(HeartbeatError::Twin { node, address: address.unwrap_or_default() });
+                }
                 self.register(node, &report.info).await?;
                 let session = core.live.lock().connect(node, self.commands.clone(), now);
                 self.speaking = Some((node, session));
@@ -51,13 +57,19 @@ impl Session {
             self.register(node, &report.info).await?;
         }
         let sequence = report.sequence;
+        let reported: Vec<VolumeId> = report.volumes.iter().map(|volume| volume.id).collect();
         let heard = {
+            let state = core.shared.state.read();
             let mut live = core.live.lock();
             let heard = live.hear(session, report, now);
             match heard {
                 Heard::Known => live.send(node, Down::Acknowledge { sequence }, now),
                 Heard::AskFull => live.send(node, Down::FullReport, now),
                 Heard::Replaced => return Err(HeartbeatError::Replaced),
+            }
+            let news = confirm(&core.view(&state, &live), node, reported);
+            if !news.is_empty() {
+                live.send(node, Down::Confirm(news), now);
             }
             heard
         };

@@ -21,5 +21,5 @@ mod tests;
 
 pub use config::{MasterConfig, MasterDeps, MasterNetwork};
 pub use core::{Master, MasterCore};
-pub use error::{ChangeError, HeartbeatError, LeaseError, MapError, StartError};
+pub use error::{ChangeError, HeartbeatError, LeaseError, MapError, RepairError, StartError};
 pub use info::{ClusterStatus, MapPage, MemberInfo, NodeInfo, VolumeInfo, WriteLease};

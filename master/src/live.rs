@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use hay_common::ids::{Epoch, NodeId, VolumeId};
-use hay_common::limits::{HEARTBEAT_COMMAND_AGAIN, HEARTBEAT_TIMEOUT, VOLUME_AVOIDED};
+use hay_common::limits::{
+    HEARTBEAT_COMMAND_AGAIN, HEARTBEAT_GONE, HEARTBEAT_TIMEOUT, NODE_SUSPECTED, VOLUME_AVOIDED,
+};
 use hay_common::model::{SizeClass, VolumeState, volumes_digest};
 use tokio::sync::mpsc;
 
-use crate::state::Node;
+use crate::state::{Node, Part, Peer};
 
 /// One volume as one server reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +31,12 @@ pub struct VolumeReport {
     pub needles: u64,
     /// Bytes that compaction would free.
     pub garbage_bytes: u64,
+    /// It is not whole there yet.
+    pub filling: bool,
+    /// It may have lost needles there.
+    pub incomplete: bool,
+    /// The replica that did not take an append.
+    pub failed_replica: Option<NodeId>,
 }
 
 /// One heartbeat.
@@ -54,6 +62,25 @@ pub struct Report {
     pub sequence: u64,
     /// Whether more of the same full report follows.
     pub partial: bool,
+    /// The run of the server; `None` where it does not say.
+    pub instance: Option<u128>,
+}
+
+/// What the map says of a volume that a server has reported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confirmed {
+    /// Which.
+    pub volume: VolumeId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Whether it takes appends.
+    pub state: VolumeState,
+    /// What the server holds of it; `None`: it is no member.
+    pub part: Option<Part>,
+    /// The whole replicas, the primary first.
+    pub members: Vec<Peer>,
+    /// The map's version that says so.
+    pub changed: u64,
 }
 
 /// What goes down to a volume server.
@@ -67,8 +94,23 @@ pub enum Down {
         epoch: Epoch,
         /// Which contents it takes.
         class: SizeClass,
-        /// Addresses, the primary first.
-        replicas: Vec<String>,
+        /// The servers that get it, the primary first.
+        members: Vec<Peer>,
+    },
+    /// What the map says of volumes that the server has.
+    Confirm(Vec<Confirmed>),
+    /// Copy what is lacking of a sealed volume, durably, then report it.
+    Fill {
+        /// Which.
+        volume: VolumeId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// Which contents it takes.
+        class: SizeClass,
+        /// Who holds it whole.
+        sources: Vec<Peer>,
+        /// Who will be its members.
+        members: Vec<Peer>,
     },
     /// Take the higher epoch, durably, and no further appends.
     Seal {
@@ -103,6 +145,12 @@ pub struct LiveNode {
     pub volumes: HashMap<VolumeId, VolumeReport>,
     /// Whether a full report of this stream has come.
     pub complete: bool,
+    /// When its stream ended.
+    gone: Option<Duration>,
+    /// The run of the server that speaks.
+    instance: Option<u128>,
+    /// The map's version of each volume that it was told.
+    confirmed: HashMap<VolumeId, u64>,
     /// When a volume's command for an epoch was sent last: creating it for the first, sealing it for later ones.
     sent: HashMap<(VolumeId, Epoch), Duration>,
 }
@@ -127,6 +175,10 @@ pub struct Live {
     last_session: u64,
     /// Volumes that a writer could not write to although they look well, and until when they don't count.
     suspects: HashMap<VolumeId, Duration>,
+    /// Servers that failed as replicas, and until when they get nothing new.
+    failed: HashMap<NodeId, Duration>,
+    /// What changed in the map up to here was told to the servers that it concerns.
+    told: u64,
 }
 
 impl Live {
@@ -146,9 +198,14 @@ impl Live {
             total_bytes: 0,
             volumes: HashMap::new(),
             complete: false,
+            gone: None,
+            instance: None,
+            confirmed: HashMap::new(),
             sent: HashMap::new(),
         };
         self.nodes.insert(node, fresh);
+        // It has come back: what others met while it was away says nothing any more.
+        self.failed.remove(&node);
         self.last_session
     }
 
@@ -156,7 +213,19 @@ impl Live {
     pub fn disconnect(&mut self, node: NodeId, session: u64) {
         if let Some(known) = self.nodes.get_mut(&node).filter(|known| known.session == session) {
             known.commands = None;
+            known.gone = Some(known.heard);
         }
+    }
+
+    /// Whether another run of the server speaks right now: two processes with one id.
+    pub fn is_taken(&self, node: NodeId, instance: Option<u128>, now: Duration) -> bool {
+        self.nodes.get(&node).is_some_and(|known| {
+            known.commands.is_some()
+                && now.saturating_sub(known.heard) < HEARTBEAT_GONE
+                && known.instance.is_some()
+                && instance.is_some()
+                && known.instance != instance
+        })
     }
 
     /// Takes a report in.
@@ -165,6 +234,8 @@ impl Live {
             return Heard::Replaced;
         };
         known.heard = now;
+        known.instance = report.instance.or(known.instance);
+        let failed: Vec<NodeId> = report.volumes.iter().filter_map(|volume| volume.failed_replica).collect();
         known.free_bytes = report.free_bytes;
         known.total_bytes = report.total_bytes;
         if report.full {
@@ -174,11 +245,52 @@ impl Live {
         known.volumes.extend(report.volumes.into_iter().map(|volume| (volume.id, volume)));
         report.removed.iter().for_each(|id| drop(known.volumes.remove(id)));
         let digest = volumes_digest(known.volumes.values().map(|v| (v.id, v.epoch, v.state)));
-        if known.complete && (report.partial || digest == report.digest) {
-            Heard::Known
-        } else {
-            Heard::AskFull
-        }
+        let heard = match known.complete && (report.partial || digest == report.digest) {
+            true => Heard::Known,
+            false => Heard::AskFull,
+        };
+        self.failed.retain(|_, until| *until > now);
+        self.failed.extend(failed.into_iter().map(|node| (node, now + NODE_SUSPECTED)));
+        heard
+    }
+
+    /// Whether a server failed as a replica, lately.
+    pub fn failed(&self, node: NodeId, now: Duration) -> bool {
+        self.failed.get(&node).is_some_and(|until| *until > now)
+    }
+
+    /// Whether a server speaks, its stream is there or was just now, and nobody has met a failure of it: new volumes may be
+    /// put there, and writers sent there first.
+    pub fn is_well(&self, node: NodeId, now: Duration) -> bool {
+        let stands = |known: &LiveNode| {
+            known.commands.is_some() || known.gone.is_some_and(|at| now.saturating_sub(at) < HEARTBEAT_GONE)
+        };
+        self.speaks(node, now) && !self.failed(node, now) && self.nodes.get(&node).is_some_and(stands)
+    }
+
+    /// Volumes that a server can't write to any more because of a fault there.
+    pub fn failed_volumes(&self, node: NodeId) -> usize {
+        let is_fault = |v: &&VolumeReport| {
+            v.read_only_reason.is_some() && v.failed_replica.is_none_or(|failed| failed == node) && !v.filling
+        };
+        self.nodes.get(&node).map_or(0, |known| known.volumes.values().filter(is_fault).count())
+    }
+
+    /// Up to which version of the map its changes were told.
+    pub fn told(&self) -> u64 {
+        self.told
+    }
+
+    /// The changes up to `version` are told; a new leader's servers hear of everything as they report it.
+    pub fn tell(&mut self, version: u64) {
+        self.told = self.told.max(version);
+    }
+
+    /// Whether a server was told what the map's version `changed` says of a volume.
+    pub fn was_told(&self, node: NodeId, volume: VolumeId, changed: u64) -> bool {
+        self.nodes
+            .get(&node)
+            .is_some_and(|known| known.confirmed.get(&volume).is_some_and(|at| *at >= changed))
     }
 
     /// What is known of a server.
@@ -195,6 +307,11 @@ impl Live {
     /// Whether a server has reported all that it has, lately.
     pub fn speaks(&self, node: NodeId, now: Duration) -> bool {
         self.nodes.get(&node).is_some_and(|known| known.complete) && self.alive(node, now)
+    }
+
+    /// Whether a server has reported a volume, be it long ago.
+    pub fn holds(&self, node: NodeId, volume: VolumeId) -> bool {
+        self.nodes.get(&node).is_some_and(|known| known.volumes.contains_key(&volume))
     }
 
     /// A volume as a living server reports it.
@@ -233,14 +350,28 @@ impl Live {
     /// Sends a command; what finds no room is sent again later.
     pub fn send(&mut self, node: NodeId, down: Down, now: Duration) {
         let Some(known) = self.nodes.get_mut(&node) else { return };
-        if let Down::Create { volume, epoch, .. } | Down::Seal { volume, epoch } = &down {
+        if let Down::Create { volume, epoch, .. }
+        | Down::Seal { volume, epoch }
+        | Down::Fill { volume, epoch, .. } = &down
+        {
             known.sent.retain(|_, at| now.saturating_sub(*at) < HEARTBEAT_COMMAND_AGAIN);
             known.sent.insert((*volume, *epoch), now);
         }
+        let confirms: Vec<(VolumeId, u64)> = match &down {
+            Down::Confirm(volumes) => volumes.iter().map(|c| (c.volume, c.changed)).collect(),
+            _ => Vec::new(),
+        };
         if let Some(commands) = &known.commands
             && let Err(error) = commands.try_send(down)
         {
             tracing::debug!(%node, %error, "a command to a volume server found no room");
+            if !confirms.is_empty() {
+                // Nothing repeats it but a report of everything, which is asked for at the next heartbeat.
+                known.complete = false;
+                known.confirmed.clear();
+            }
+            return;
         }
+        known.confirmed.extend(confirms);
     }
 }

@@ -117,6 +117,7 @@ impl Server {
                 Command::Acknowledge(acknowledge) => {
                     assert_eq!(acknowledge.lease_key, key().public().0.to_vec())
                 }
+                Command::Confirm(_) => {}
                 other => return Ok(other),
             }
         }

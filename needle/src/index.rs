@@ -56,6 +56,11 @@ impl Index {
         Self::default()
     }
 
+    /// In which table a needle stands: the same in every process.
+    pub fn shard_of(key: NeedleKey, cookie: Cookie) -> usize {
+        shard_of(&name(key, cookie))
+    }
+
     /// Takes a needle in. False, and no change, where its identity is taken, or the offset is not one of a record.
     pub fn insert(&mut self, key: NeedleKey, cookie: Cookie, slot: Slot) -> bool {
         let Ok(unit) = u32::try_from(slot.offset / ALIGN_BYTES as u64) else { return false };

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use hay_common::clock::SharedClock;
+use hay_common::error::Remedy;
 use hay_common::ids::VolumeId;
 use hay_common::limits::{HEARTBEAT_EVERY, HEARTBEAT_TIMEOUT, RPC_STREAM_DEPTH};
 use hay_common::random::SharedRandom;
@@ -16,6 +17,7 @@ use hay_proto::rpc::DynMaster;
 use tokio::sync::{mpsc, watch};
 
 use crate::grpc::heartbeat::{self as wire, Command, Report};
+use crate::replicate::{Confirmation, Replication};
 use crate::server::{VolumeServerConfig, stopping};
 use crate::store::{Store, StoreError, VolumeInfo};
 
@@ -39,13 +41,36 @@ enum Ended {
     Stopping,
 }
 
+impl Ended {
+    /// Why the masters don't want this server at all; such a refusal does not pass by itself.
+    fn refusal(&self) -> Option<String> {
+        match self {
+            Self::Refused(failure) if failure.code.remedy() == Remedy::FixRequest => {
+                Some(failure.message.clone())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What others in this process learn from the heartbeat.
+pub(crate) struct Told {
+    /// When a master last answered, on the monotonic clock.
+    pub heard: watch::Sender<Option<Duration>>,
+    /// Why the masters refuse this server.
+    pub refused: watch::Sender<Option<String>>,
+}
+
 /// What is known of the masters' knowledge.
 pub(crate) struct Heartbeat {
     config: VolumeServerConfig,
     store: Arc<Store>,
+    replication: Arc<Replication>,
     clock: SharedClock,
     random: SharedRandom,
-    heard: watch::Sender<Option<Duration>>,
+    told: Told,
+    /// This run of the server.
+    instance: u128,
     sequence: u64,
     /// As last reported on this stream.
     reported: HashMap<VolumeId, VolumeInfo>,
@@ -55,23 +80,27 @@ impl Heartbeat {
     pub fn new(
         config: VolumeServerConfig,
         store: Arc<Store>,
+        replication: Arc<Replication>,
         clock: SharedClock,
         random: SharedRandom,
-        heard: watch::Sender<Option<Duration>>,
+        told: Told,
     ) -> Self {
-        Self { config, store, clock, random, heard, sequence: 0, reported: HashMap::new() }
+        let instance = random.u128();
+        let reported = HashMap::new();
+        Self { config, store, replication, clock, random, told, instance, sequence: 0, reported }
     }
 
     /// Until `stopped` says so.
     pub async fn run(mut self, master: DynMaster, mut stopped: watch::Receiver<bool>) {
         let mut attempt = 0;
         loop {
-            let before = *self.heard.borrow();
+            let before = *self.told.heard.borrow();
             let ended = self.stream(&master, &mut stopped).await;
             if matches!(ended, Ended::Stopping) {
                 return;
             }
-            if *self.heard.borrow() != before {
+            self.told.refused.send_replace(ended.refusal());
+            if *self.told.heard.borrow() != before {
                 attempt = 0;
             }
             attempt += 1;
@@ -101,6 +130,7 @@ impl Heartbeat {
         let mut ticks = tokio::time::interval(HEARTBEAT_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut quiet_since = self.clock.monotonic();
+        let replication = self.replication.clone();
         loop {
             let report = tokio::select! {
                 () = stopping(stopped) => return Ended::Stopping,
@@ -109,7 +139,7 @@ impl Heartbeat {
                     match command {
                         None => return Ended::Closed,
                         Some(Err(failure)) => return Ended::Refused(failure),
-                        Some(Ok(command)) => self.obey(command).await,
+                        Some(Ok(command)) => self.obey(command, stopped).await,
                     }
                 }
                 _ = ticks.tick() => {
@@ -118,6 +148,8 @@ impl Heartbeat {
                     }
                     Some(self.report(false, &HashSet::new()))
                 }
+                // A replica failed, or a volume is filled: the masters should not hear of it a second later.
+                () = replication.news.notified() => Some(self.report(false, &HashSet::new())),
             };
             if let Some(report) = report
                 && reports.send(report).await.is_err()
@@ -128,31 +160,56 @@ impl Heartbeat {
     }
 
     /// Does what a command says; gives what to report at once.
-    async fn obey(&mut self, command: Command) -> Option<Report> {
-        self.heard.send_replace(Some(self.clock.monotonic()));
+    async fn obey(&mut self, command: Command, stopped: &watch::Receiver<bool>) -> Option<Report> {
+        self.told.refused.send_if_modified(|refused| refused.take().is_some());
+        self.told.heard.send_replace(Some(self.clock.monotonic()));
         let volume = match command {
             Command::Acknowledge => return None,
             Command::FullReport => return Some(self.report(true, &HashSet::new())),
-            Command::Create { volume, epoch, class } => {
-                self.done(volume, "create", move |store| store.create(volume, epoch, class)).await;
+            Command::Create { volume, epoch, class, members } => {
+                self.done(volume, "create", move |own| own.create(volume, epoch, class, &members)).await;
                 volume
             }
+            Command::Confirm(confirmations) => return self.confirm(confirmations).await,
+            Command::Fill(fill) => {
+                self.replication.fill(fill, stopped.clone());
+                return None;
+            }
             Command::Seal { volume, epoch } => {
-                self.done(volume, "seal", move |store| store.seal(volume, epoch)).await;
+                self.done(volume, "seal", move |own| own.store().seal(volume, epoch)).await;
                 volume
             }
         };
         Some(self.report(false, &HashSet::from([volume])))
     }
 
+    /// Takes in what the map says; gives the volumes that it changed here.
+    async fn confirm(&mut self, confirmations: Vec<Confirmation>) -> Option<Report> {
+        let replication = self.replication.clone();
+        // A volume that was sealed while this server was away takes its epoch now, durably.
+        let taken = tokio::task::spawn_blocking(move || {
+            for confirmation in &confirmations {
+                if let Err(error) = replication.confirm(confirmation) {
+                    let volume = confirmation.volume;
+                    tracing::error!(%volume, %error, "what the map says of the volume could not be done");
+                }
+            }
+        });
+        if taken.await.is_err() {
+            tracing::error!("taking in what the map says met a fault in the program");
+        }
+        let report = self.report(false, &HashSet::new());
+        (!report.volumes.is_empty()).then_some(report)
+    }
+
     async fn done(
         &self,
         volume: VolumeId,
         what: &'static str,
-        work: impl FnOnce(&Store) -> Result<(), StoreError> + Send + 'static,
+        work: impl FnOnce(&Replication) -> Result<(), StoreError> + Send + 'static,
     ) {
-        let store = self.store.clone();
-        match tokio::task::spawn_blocking(move || work(&store)).await {
+        let replication = self.replication.clone();
+        match tokio::task::spawn_blocking(move || work(&replication)).await {
             Ok(Ok(())) => tracing::info!(%volume, what, "done as a master said"),
             // The report that follows shows that it was not done; the master says it again.
             Ok(Err(error)) => {
@@ -165,7 +222,7 @@ impl Heartbeat {
 
     /// All volumes, or those that have changed and those in `named`.
     fn report(&mut self, full: bool, named: &HashSet<VolumeId>) -> Report {
-        let infos = self.store.infos();
+        let infos = self.replication.infos();
         let digest = hay_common::model::volumes_digest(infos.iter().map(|i| (i.id, i.epoch, i.state)));
         let removed = if full { Vec::new() } else { self.gone(&infos) };
         let volumes = infos.iter().filter_map(|info| {
@@ -191,6 +248,7 @@ impl Heartbeat {
             space: self.store.space(),
             digest,
             sequence: self.sequence,
+            instance: self.instance,
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod grpc;
 mod heartbeat;
+mod replicate;
 mod server;
 pub mod store;
 

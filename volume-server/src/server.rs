@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hay_client::Peers;
 use hay_common::clock::SharedClock;
 use hay_common::disk::SharedDisk;
 use hay_common::ids::NodeId;
@@ -18,7 +19,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use crate::heartbeat::Heartbeat;
+use crate::heartbeat::{Heartbeat, Told};
+use crate::replicate::Replication;
 use crate::store::{Store, StoreConfig, StoreError};
 
 /// What a volume server is told.
@@ -48,6 +50,8 @@ pub struct Deps {
     pub lease_key: PublicKey,
     /// Reaches the masters as the volume server of that id, which is known only once its directory is open.
     pub master: Box<dyn FnOnce(NodeId) -> DynMaster + Send>,
+    /// Reaches other volume servers as the volume server of that id.
+    pub peers: Box<dyn FnOnce(NodeId) -> Peers + Send>,
 }
 
 /// Why a volume server did not start.
@@ -64,16 +68,21 @@ pub enum StartError {
 /// A running volume server. Implements the volume service.
 pub struct VolumeServer {
     pub(crate) store: Arc<Store>,
+    pub(crate) replication: Arc<Replication>,
     pub(crate) leases: LeaseVerifier,
     pub(crate) clock: SharedClock,
     /// Bytes that append streams may hold.
     pub(crate) append_budget: Arc<Semaphore>,
+    /// Bytes that streams from other replicas may hold.
+    pub(crate) replica_budget: Arc<Semaphore>,
     /// Bytes that read streams may hold; those that get none read in parts.
     pub(crate) read_budget: Arc<Semaphore>,
     /// Bytes that batched reads may hold. Not those of the streams: whose readers may stall for minutes.
     pub(crate) batch_budget: Arc<Semaphore>,
     /// When a master last answered, on the monotonic clock.
     heard: watch::Receiver<Option<Duration>>,
+    /// Why the masters refuse this server, where they do.
+    refused: watch::Receiver<Option<String>>,
     stop: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -84,7 +93,7 @@ impl VolumeServer {
     /// # Errors
     /// A directory that is in use, another cluster's, or not whole.
     pub async fn start(config: VolumeServerConfig, deps: Deps) -> Result<Arc<Self>, StartError> {
-        let Deps { disk, clock, random, lease_key, master } = deps;
+        let Deps { disk, clock, random, lease_key, master, peers } = deps;
         let (own_clock, own_random, store_config) = (clock.clone(), random.clone(), config.store.clone());
         let cluster = config.store.cluster;
         let opening = move || Store::open(store_config, disk, own_clock, own_random);
@@ -92,7 +101,11 @@ impl VolumeServer {
         let store = Arc::new(store.map_err(StartError::Store)?);
         let (stop, stopped) = watch::channel(false);
         let (hears, heard) = watch::channel(None);
-        let heartbeat = Heartbeat::new(config, store.clone(), clock.clone(), random, hears);
+        let (refuses, refused) = watch::channel(None);
+        let replication = Replication::new(store.clone(), peers(store.node()), clock.clone(), heard.clone());
+        let told = Told { heard: hears, refused: refuses };
+        let heartbeat =
+            Heartbeat::new(config, store.clone(), replication.clone(), clock.clone(), random, told);
         let master = master(store.node());
         let tasks = vec![
             tokio::spawn(heartbeat.run(master, stopped.clone())),
@@ -100,12 +113,15 @@ impl VolumeServer {
         ];
         Ok(Arc::new(Self {
             store,
+            replication,
             leases: LeaseVerifier::new(cluster, lease_key),
             clock,
             append_budget: Arc::new(Semaphore::new(APPEND_STREAMS_BYTES_MAX)),
+            replica_budget: Arc::new(Semaphore::new(APPEND_STREAMS_BYTES_MAX)),
             read_budget: Arc::new(Semaphore::new(READ_STREAMS_BYTES_MAX)),
             batch_budget: Arc::new(Semaphore::new(READ_BATCHES_BYTES_MAX)),
             heard,
+            refused,
             stop,
             tasks: Mutex::new(tasks),
         }))
@@ -126,6 +142,9 @@ impl VolumeServer {
     /// # Errors
     /// Says what it lacks.
     pub fn ready(&self) -> Result<(), String> {
+        if let Some(reason) = &*self.refused.borrow() {
+            return Err(format!("the masters refuse this server: {reason}"));
+        }
         let Some(heard) = *self.heard.borrow() else { return Err("no master has answered yet".to_owned()) };
         let ago = self.clock.monotonic().saturating_sub(heard);
         if ago > HEARTBEAT_TIMEOUT {

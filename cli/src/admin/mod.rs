@@ -10,5 +10,5 @@ mod wait;
 pub use cluster::cluster_status;
 pub use new_key::new_cluster_key;
 pub use usage::usage;
-pub use volume::{volume_list, volume_show};
+pub use volume::{volume_list, volume_repair, volume_show};
 pub use wait::wait;

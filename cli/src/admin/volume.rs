@@ -106,6 +106,38 @@ pub async fn volume_show(id: u32, context: Context) -> Result<Exit, Stop> {
     Ok(Exit::Ok)
 }
 
+/// Brings a sealed volume back to its number of copies.
+pub async fn volume_repair(id: u32, dry_run: bool, context: Context) -> Result<Exit, Stop> {
+    let plan = context.client.volume_repair(id, dry_run).await;
+    let plan = plan.map_err(|error| Stop::from(error).about(&format!("volume {id}")))?;
+    if context.out.json() {
+        context.out.value(&plan)?;
+        return Ok(Exit::Ok);
+    }
+    let (whole, wanted) = (text(&plan, "whole"), text(&plan, "wanted"));
+    let steps = list(&plan, &["steps"]);
+    if steps.is_empty() {
+        context.out.line(format_args!("volume {id} has {whole} of {wanted} copies; nothing to do"))?;
+    }
+    for step in steps {
+        context.out.line(format_args!("{}", step_line(id, dry_run, step)))?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn step_line(id: u32, dry_run: bool, step: &Value) -> String {
+    let does = match (step.get("running").and_then(Value::as_bool), dry_run) {
+        (Some(true), _) => "is being copied",
+        (_, true) => "would be copied",
+        (_, false) => "is copied from now on",
+    };
+    let place = match step.get("replaces").and_then(Value::as_str) {
+        Some(node) => format!(", in the place of server {node}"),
+        None => String::new(),
+    };
+    format!("volume {id} {does} to server {} at {}{place}", text(step, "target"), text(step, "address"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

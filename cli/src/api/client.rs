@@ -370,6 +370,14 @@ impl Client {
         self.json(Method::GET, &format!("{}/{id}", routes::VOLUMES)).await
     }
 
+    /// Begins to repair a volume, or says what would be done.
+    ///
+    /// # Errors
+    /// What the server or the connection says, after the retries.
+    pub async fn volume_repair(&self, id: u32, dry_run: bool) -> Result<serde_json::Value, ApiError> {
+        self.json(Method::POST, &format!("{}/{id}/repair?dry_run={dry_run}", routes::VOLUMES)).await
+    }
+
     /// Bytes and objects of the tenant.
     ///
     /// # Errors

@@ -37,6 +37,20 @@ pub enum VolumeCommand {
         /// Its number
         id: u32,
     },
+    /// Bring a sealed volume back to its number of copies: copies it, whole, to another server
+    #[command(after_help = "\
+Examples:
+  hay volume repair 3 --dry-run
+  hay volume repair 3 && hay volume show 3
+
+It goes on in the background; `hay volume show` says which member is being filled. Asked again, it says what runs.")]
+    Repair {
+        /// Its number
+        id: u32,
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 /// `hay wait`.

@@ -160,6 +160,8 @@ async fn start_volumes(
         random: env.random.clone(),
         lease_key: env.key.public(),
         master: Box::new(move |node| direct_master(master, guard, Peer { role: Role::VolumeServer, node })),
+        // One server has one replica of everything.
+        peers: Box::new(|_| Peers::new(None)),
     };
     VolumeServer::start(config, deps).await.context("the volume server did not start")
 }

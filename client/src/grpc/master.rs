@@ -4,13 +4,14 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use hay_common::error::Failure;
 use hay_common::ids::{ClusterId, Epoch, MemberId, NodeId, VolumeId};
-use hay_proto::convert::{ConvertError, WireId, size_class, volume_state};
+use hay_proto::convert::{ConvertError, WireId, optional, size_class, volume_state};
 use hay_proto::rpc::{DynMaster, to_failure};
 use hay_proto::v1;
 use tonic::Request;
 
 use crate::master::types::{
-    ClusterStatus, MasterMember, NodeStatus, VolumeInfo, VolumeMember, VolumePage, WriteLease,
+    ClusterStatus, MasterMember, NodeStatus, RepairPlan, RepairStep, VolumeInfo, VolumeMember, VolumePage,
+    WriteLease,
 };
 
 pub(crate) async fn lease_write(master: &DynMaster, avoid: Vec<VolumeId>) -> Result<WriteLease, Failure> {
@@ -53,6 +54,26 @@ pub(crate) async fn cluster_status(master: &DynMaster) -> Result<ClusterStatus, 
         .await
         .map_err(|status| to_failure(&status))?;
     Ok(status(reply.into_inner())?)
+}
+
+pub(crate) async fn repair_volume(
+    master: &DynMaster,
+    volume: VolumeId,
+    dry_run: bool,
+) -> Result<RepairPlan, Failure> {
+    let request = v1::RepairVolumeRequest { volume: volume.0, dry_run };
+    let reply = master.repair_volume(Request::new(request)).await.map_err(|status| to_failure(&status))?;
+    let reply = reply.into_inner();
+    let step = |step: v1::RepairStep| -> Result<RepairStep, ConvertError> {
+        Ok(RepairStep {
+            target: NodeId::from_wire("repair_step.target", &step.target)?,
+            address: step.target_address,
+            replaces: optional("repair_step.replaces", &step.replaces)?,
+            running: step.running,
+        })
+    };
+    let steps = reply.steps.into_iter().map(step).collect::<Result<_, _>>()?;
+    Ok(RepairPlan { steps, whole: reply.whole, wanted: reply.wanted })
 }
 
 fn page(reply: v1::VolumeMapReply) -> Result<VolumePage, ConvertError> {

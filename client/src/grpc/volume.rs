@@ -85,6 +85,7 @@ fn item(range: NeedleRange) -> v1::ReadItem {
         cookie: range.cookie.0,
         offset: range.offset,
         length: range.length,
+        checksum: false,
     }
 }
 

@@ -3,6 +3,7 @@
 //! Writers only read it. A task of its own has it renewed, so that no master call stands on the write path; without a
 //! master the old lease goes on: its volumes refuse a stale epoch themselves.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use arc_swap::ArcSwap;
 use hay_common::clock::SharedClock;
 use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::VolumeId;
-use hay_common::limits::{LEASE_WAIT, VOLUME_AVOIDED, VOLUMES_AVOIDED_MAX};
+use hay_common::limits::{ADDRESS_AVOIDED, LEASE_WAIT, VOLUME_AVOIDED, VOLUMES_AVOIDED_MAX};
 use hay_common::model::{LeasedVolume, SizeClass};
 use hay_common::random::SharedRandom;
 use hay_common::retry::RetryPolicy;
@@ -38,6 +39,8 @@ pub(crate) struct Leases {
     turn: AtomicUsize,
     /// Volumes that could not be written to, and until when.
     avoided: Mutex<Vec<(VolumeId, Duration)>>,
+    /// Servers that could not be written to, and until when volumes without them come first.
+    down: ArcSwap<Vec<(String, Duration)>>,
     /// Asks the renewing task to come early.
     wanted: Notify,
     /// How many answers the masters have given, good or bad, and the last failure.
@@ -83,6 +86,7 @@ impl Leases {
             current: ArcSwap::default(),
             turn: AtomicUsize::default(),
             avoided: Mutex::default(),
+            down: ArcSwap::default(),
             wanted: Notify::new(),
             answers: watch::Sender::new((0, None)),
         }
@@ -118,7 +122,7 @@ impl Leases {
 
     fn pick(&self, class: SizeClass) -> Option<Writable> {
         let current = self.current.load();
-        let volumes = current.of(class);
+        let volumes = self.without_down(current.of(class));
         let place = match class {
             // Small appends share their syncs, which they can only in one volume: two at a time made batches half as
             // large and the disk sync twice. The masters begin each lease with another volume.
@@ -126,6 +130,39 @@ impl Leases {
             SizeClass::Large => self.turn.fetch_add(1, Ordering::Relaxed) % volumes.len().max(1),
         };
         volumes.get(place).cloned()
+    }
+
+    /// The volumes that no server is part of that could not be written to lately; all, where there is none.
+    fn without_down<'a>(&self, volumes: &'a [Writable]) -> Cow<'a, [Writable]> {
+        let down = self.down.load();
+        if down.is_empty() {
+            return Cow::Borrowed(volumes);
+        }
+        let good = self.good(&down, volumes);
+        if good.is_empty() { Cow::Borrowed(volumes) } else { Cow::Owned(good) }
+    }
+
+    fn good(&self, down: &[(String, Duration)], volumes: &[Writable]) -> Vec<Writable> {
+        let now = self.clock.monotonic();
+        let is_down = |address: &String| down.iter().any(|(known, until)| known == address && now < *until);
+        volumes.iter().filter(|w| !w.volume.replicas.iter().any(is_down)).cloned().collect()
+    }
+
+    /// Writes go around a server for a while, where they can.
+    pub(crate) fn avoid_server(&self, address: &str) {
+        let now = self.clock.monotonic();
+        let until = now + ADDRESS_AVOIDED;
+        self.down.rcu(|down| {
+            let others = down.iter().filter(|(known, until)| *until > now && known != address);
+            let others = others.take(VOLUMES_AVOIDED_MAX - 1).cloned();
+            others.chain([(address.to_owned(), until)]).collect::<Vec<_>>()
+        });
+        self.wanted.notify_one();
+    }
+
+    /// Whether the lease has a volume of `class` on servers that could be written to.
+    pub(crate) fn has_others(&self, class: SizeClass) -> bool {
+        !self.good(&self.down.load(), self.current.load().of(class)).is_empty()
     }
 
     /// Takes `volume` out of the lease for a while.

@@ -57,6 +57,21 @@ impl MasterClient {
         self.0.leases.avoid(volume);
     }
 
+    /// The server at `address` could not be written to: volumes without it come first for a while.
+    pub fn avoid_server(&self, address: &str) {
+        self.0.leases.avoid_server(address);
+    }
+
+    /// Whether contents of `class` can go to servers that are not avoided.
+    pub fn has_others(&self, class: SizeClass) -> bool {
+        self.0.leases.has_others(class)
+    }
+
+    /// Begins to bring a sealed volume back to its number of copies, or with `dry_run` says what would be done.
+    pub async fn repair_volume(&self, id: VolumeId, dry_run: bool) -> Result<RepairPlan, Failure> {
+        grpc::repair_volume(&self.0.master, id, dry_run).await
+    }
+
     /// Where `volume` can be read, the likeliest address first.
     pub async fn locate(&self, volume: VolumeId) -> Result<Arc<[String]>, Failure> {
         self.0.locations.locate(&self.0.master, volume).await

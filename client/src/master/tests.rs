@@ -164,3 +164,24 @@ async fn status_and_map_are_asked_for_and_tasks_end() {
     client.shutdown().await;
     client.writable(SizeClass::Small).await.unwrap();
 }
+
+#[tokio::test]
+async fn writers_go_around_a_server_that_fails_where_they_can() {
+    let master = FakeMaster::new([2, 4, 3, 5]);
+    master.volumes.lock().insert(2, "down:1".to_owned());
+    master.volumes.lock().insert(3, "down:1".to_owned());
+    let (client, clock) = start(&master);
+    assert_eq!(id(&client, SizeClass::Small).await, 2);
+    assert!(client.has_others(SizeClass::Small));
+    client.avoid_server("down:1");
+    for _ in 0..10 {
+        assert_eq!(id(&client, SizeClass::Small).await, 4);
+        assert_eq!(id(&client, SizeClass::Large).await, 5);
+    }
+    client.avoid_server("here:1");
+    assert!(!client.has_others(SizeClass::Small) && !client.has_others(SizeClass::Large));
+    assert_eq!(id(&client, SizeClass::Small).await, 2, "one that may fail is better than none");
+    clock.advance(hay_common::limits::ADDRESS_AVOIDED);
+    assert_eq!(id(&client, SizeClass::Small).await, 2);
+    assert!(client.has_others(SizeClass::Small));
+}

@@ -77,6 +77,30 @@ impl VolumeInfo {
     }
 }
 
+/// A server that is, or would be, filled with a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepairStep {
+    /// Which.
+    pub target: NodeId,
+    /// Where it answers.
+    pub address: String,
+    /// The member whose place it takes.
+    pub replaces: Option<NodeId>,
+    /// It was under way already.
+    pub running: bool,
+}
+
+/// What a repair does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepairPlan {
+    /// Who is filled; none where nothing is lacking.
+    pub steps: Vec<RepairStep>,
+    /// Whole copies now.
+    pub whole: u32,
+    /// How many there should be.
+    pub wanted: u32,
+}
+
 /// Some volumes of the map, in the order of their ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumePage {

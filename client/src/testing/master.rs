@@ -164,4 +164,11 @@ impl Master for FakeMaster {
             ClusterStatusReply { cluster: vec![1; 16].into(), ready: true, ..ClusterStatusReply::default() };
         Ok(Response::new(reply))
     }
+
+    async fn repair_volume(
+        &self,
+        _: Request<hay_proto::v1::RepairVolumeRequest>,
+    ) -> Result<Response<hay_proto::v1::RepairVolumeReply>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
 }

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -30,6 +30,10 @@ pub(crate) struct FakeVolume {
     pub streamed: AtomicUsize,
     /// What every read answers.
     pub read_failure: Mutex<Option<ErrorCode>>,
+    /// Every call waits for ever.
+    pub hangs: AtomicBool,
+    /// Streams of parts fail after so many of them, where it is not 0.
+    pub breaks_after: AtomicUsize,
     /// Bytes that reads leave out at their end.
     pub short_by: AtomicUsize,
 }
@@ -37,6 +41,12 @@ pub(crate) struct FakeVolume {
 impl FakeVolume {
     pub(crate) fn served(self: &Arc<Self>) -> DynVolume {
         direct_volume(self.clone(), super::guard(ManualClock::at(1)), super::gateway())
+    }
+
+    async fn answers(&self) {
+        if self.hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
     }
 
     fn store(&self, name: Name, data: Bytes) -> Option<Failure> {
@@ -64,6 +74,7 @@ impl Volume for FakeVolume {
         request: Request<AppendBatchRequest>,
     ) -> Result<Response<AppendBatchReply>, Status> {
         self.unary.fetch_add(1, Ordering::SeqCst);
+        self.answers().await;
         let request = request.into_inner();
         assert_eq!(request.lease, "lease");
         let results = request.items.into_iter().map(|item| AppendResult {
@@ -103,6 +114,7 @@ impl Volume for FakeVolume {
         request: Request<ReadBatchRequest>,
     ) -> Result<Response<ReadBatchReply>, Status> {
         self.unary.fetch_add(1, Ordering::SeqCst);
+        self.answers().await;
         // A real server has room for an inner message, less what it takes for itself; a client must not count on it.
         let long = request.get_ref().items.iter().any(|item| item.length as usize > RPC_BULK_PART_BYTES);
         if long {
@@ -119,11 +131,17 @@ impl Volume for FakeVolume {
 
     async fn read(&self, request: Request<ReadItem>) -> Result<Response<BoxStream<ReadPart>>, Status> {
         self.streamed.fetch_add(1, Ordering::SeqCst);
+        self.answers().await;
         let mut data = self.find(request.get_ref()).map_err(to_status)?;
+        let breaks_after = self.breaks_after.load(Ordering::SeqCst);
         let parts = std::iter::from_fn(move || {
             let part = data.split_to(data.len().min(1 << 20));
-            (!part.is_empty()).then_some(Ok(ReadPart { data: part }))
+            (!part.is_empty()).then_some(Ok(ReadPart { data: part, ..ReadPart::default() }))
         });
+        if breaks_after > 0 {
+            let broken = [Err(Status::unavailable("as told"))];
+            return Ok(Response::new(futures::stream::iter(parts.take(breaks_after).chain(broken)).boxed()));
+        }
         Ok(Response::new(futures::stream::iter(parts).boxed()))
     }
 
@@ -138,5 +156,26 @@ impl Volume for FakeVolume {
             ..VolumeStatusReply::default()
         };
         Ok(Response::new(reply))
+    }
+
+    async fn replicate_batch(
+        &self,
+        _: Request<hay_proto::v1::ReplicateBatchRequest>,
+    ) -> Result<Response<hay_proto::v1::ReplicateBatchReply>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn replicate(
+        &self,
+        _: Request<Streaming<hay_proto::v1::AppendPart>>,
+    ) -> Result<Response<hay_proto::v1::ReplicateReply>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn list_needles(
+        &self,
+        _: Request<hay_proto::v1::ListNeedlesRequest>,
+    ) -> Result<Response<hay_proto::v1::ListNeedlesReply>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
     }
 }

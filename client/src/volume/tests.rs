@@ -160,3 +160,82 @@ async fn a_status_says_what_is_not_ready() {
     assert_eq!(status.free_bytes, 5);
     assert_eq!(status.not_ready.as_deref(), Some("volume 7 is being opened"));
 }
+
+#[tokio::test]
+async fn a_stream_that_breaks_goes_on_elsewhere_at_the_same_byte() {
+    let data = content((6 << 20) + 5);
+    for (first, second) in [(1, 0), (1, 2), (5, 5)] {
+        let world = world(3);
+        world.hold_everywhere(&data);
+        // Needle 77 is asked for at server 2 first, then 0, then 1.
+        world.servers[2].breaks_after.store(first, Ordering::SeqCst);
+        world.servers[0].breaks_after.store(second, Ordering::SeqCst);
+        let wanted = range(7, data.len() as u32 - 7);
+        let parts = world.client.read_parts(&world.addresses, wanted).await.unwrap();
+        let read = parts.try_collect::<Vec<_>>().await.unwrap().concat();
+        assert!(read == data.slice(7..), "broken after {first} and {second} parts");
+    }
+    let world = world(2);
+    world.hold_everywhere(&data);
+    for server in &world.servers {
+        server.breaks_after.store(2, Ordering::SeqCst);
+    }
+    let parts = world.client.read_parts(&world.addresses, range(0, data.len() as u32)).await.unwrap();
+    let parts: Vec<_> = parts.collect().await;
+    assert_eq!(parts.iter().filter(|part| part.is_ok()).count(), 4);
+    assert_eq!(parts.last().unwrap().as_ref().unwrap_err().code, ErrorCode::Unavailable);
+}
+
+#[tokio::test]
+async fn a_silent_server_is_passed_over_and_asked_last_for_a_while() {
+    let world = world(2);
+    let data = content(3 << 20);
+    world.hold_everywhere(&data);
+    // Needle 77 is asked for at server 1 first.
+    let asked = || {
+        let server = &world.servers[1];
+        server.unary.load(Ordering::SeqCst) + server.streamed.load(Ordering::SeqCst)
+    };
+    world.servers[1].hangs.store(true, Ordering::SeqCst);
+    assert_eq!(world.whole(0, 100).await.unwrap(), data.slice(..100));
+    assert_eq!(asked(), 1);
+    for _ in 0..5 {
+        assert_eq!(world.whole(0, 100).await.unwrap(), data.slice(..100));
+    }
+    let parts = world.client.read_parts(&world.addresses, range(0, 3 << 20)).await.unwrap();
+    assert_eq!(parts.try_collect::<Vec<_>>().await.unwrap().concat(), data);
+    assert_eq!(asked(), 1);
+}
+
+#[tokio::test]
+async fn a_writer_does_not_wait_for_a_silent_server_where_there_are_others() {
+    let world = world(2);
+    world.servers[0].hangs.store(true, Ordering::SeqCst);
+    let failure = world.append(&content(10)).await.unwrap_err();
+    assert_eq!(failure.code, ErrorCode::DeadlineExceeded);
+    assert!(failure.message.contains("server-0:1"));
+}
+
+#[tokio::test]
+async fn keys_fall_on_all_replicas_and_each_key_on_the_same() {
+    let world = world(3);
+    let firsts: Vec<&String> =
+        (0..300u128).map(|key| world.client.peers.order(&world.addresses, NeedleKey(key))[0]).collect();
+    for address in &world.addresses {
+        assert_eq!(firsts.iter().filter(|first| **first == address).count(), 100);
+    }
+    assert_eq!(world.client.peers.order(&world.addresses, NeedleKey(7))[0], firsts[7]);
+}
+
+#[tokio::test]
+async fn that_one_holds_nothing_says_nothing_of_one_that_is_away() {
+    let world = world(2);
+    for (down, there) in [(0, 1), (1, 0)] {
+        *world.servers[down].read_failure.lock() = Some(ErrorCode::Unavailable);
+        *world.servers[there].read_failure.lock() = None;
+        assert_eq!(world.whole(0, 5).await.unwrap_err().code, ErrorCode::Unavailable);
+    }
+    *world.servers[1].read_failure.lock() = None;
+    *world.servers[0].read_failure.lock() = None;
+    assert_eq!(world.whole(0, 5).await.unwrap_err().code, ErrorCode::NotFound);
+}

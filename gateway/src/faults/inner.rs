@@ -181,7 +181,7 @@ impl Volume for Inner {
         let read = |item: &v1::ReadItem| {
             let (from, length) = (item.offset as usize, item.length as usize);
             let data = world.needles.get(&(item.volume, item.cookie)).unwrap().slice(from..from + length);
-            v1::ReadResult { data, codec: 0, failure: None }
+            v1::ReadResult { data, codec: 0, failure: None, crc32c: None }
         };
         let results = request.get_ref().items.iter().map(read).collect();
         Ok(Response::new(v1::ReadBatchReply { results }))
@@ -192,11 +192,35 @@ impl Volume for Inner {
         let item = request.into_inner();
         let range = item.offset as usize..(item.offset + item.length) as usize;
         let data = world.needles.get(&(item.volume, item.cookie)).unwrap().slice(range);
-        let parts: Vec<_> = data.chunks(MIB).map(|p| Ok(v1::ReadPart { data: data.slice_ref(p) })).collect();
+        let parts: Vec<_> = data
+            .chunks(MIB)
+            .map(|p| Ok(v1::ReadPart { data: data.slice_ref(p), ..Default::default() }))
+            .collect();
         Ok(Response::new(Box::pin(stream::iter(parts))))
     }
     async fn volume_status(&self, _: Request<v1::VolumeStatusRequest>) -> Answer<v1::VolumeStatusReply> {
         not_here()
+    }
+
+    async fn replicate_batch(
+        &self,
+        _: Request<v1::ReplicateBatchRequest>,
+    ) -> Result<Response<v1::ReplicateBatchReply>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn replicate(
+        &self,
+        _: Request<Streaming<v1::AppendPart>>,
+    ) -> Result<Response<v1::ReplicateReply>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn list_needles(
+        &self,
+        _: Request<v1::ListNeedlesRequest>,
+    ) -> Result<Response<v1::ListNeedlesReply>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
     }
 }
 
@@ -249,6 +273,13 @@ impl Master for Inner {
     }
     async fn cluster_status(&self, _: Request<v1::ClusterStatusRequest>) -> Answer<v1::ClusterStatusReply> {
         not_here()
+    }
+
+    async fn repair_volume(
+        &self,
+        _: Request<v1::RepairVolumeRequest>,
+    ) -> Result<Response<v1::RepairVolumeReply>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
     }
 }
 

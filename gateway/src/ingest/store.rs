@@ -112,13 +112,22 @@ pub(crate) async fn append(
                         if elsewhere(failure.code) && !passing {
                             app.deps.master.avoid(volume.volume);
                         }
+                        // Nor is one that does not answer: its other volumes would be no better.
+                        let is_server = matches!(
+                            failure.code,
+                            ErrorCode::StorageFull | ErrorCode::Unavailable | ErrorCode::DeadlineExceeded
+                        );
+                        if let Some(primary) = volume.replicas.first().filter(|_| is_server) {
+                            app.deps.master.avoid_server(primary);
+                        }
                         failure
                     }
                 }
             }
         };
-        // One other volume may be on another disk; beyond it, full is full and the client should hear it soon.
-        let hopeless = failure.code == ErrorCode::StorageFull && attempt >= 2;
+        // Other volumes may be on other disks; beyond them, full is full and the client should hear it soon.
+        let hopeless =
+            failure.code == ErrorCode::StorageFull && attempt >= 2 && !app.deps.master.has_others(class);
         if hopeless || !elsewhere(failure.code) {
             return Err(failure);
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hay_client::filer::{FilerStatus, Usage};
-use hay_client::master::{ClusterStatus, VolumeInfo};
+use hay_client::master::{ClusterStatus, RepairStep, VolumeInfo};
 use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::VolumeId;
 use hay_common::limits::{LIST_PAGE_DEFAULT, LIST_PAGE_MAX};
@@ -100,6 +100,28 @@ pub(super) async fn volume(app: &Arc<App>, caller: &Authenticated, id: &str) -> 
         _ => failure,
     })?;
     Ok(reply::json(StatusCode::OK, &volume_json(&found)))
+}
+
+/// Begins to bring a sealed volume back to its number of copies; with `dry_run=true` only says what would be done.
+pub(super) async fn volume_repair(
+    app: &Arc<App>,
+    caller: &Authenticated,
+    id: &str,
+    query: Option<&str>,
+) -> Result<Reply, Refusal> {
+    app.administrator(caller).await?;
+    let id = volume_id(id)?;
+    let dry_run = Query::parse(query)?.flag("dry_run")?;
+    let plan = app.deps.master.repair_volume(id, dry_run).await?;
+    let step = |s: &RepairStep| json!({ "target": s.target, "address": s.address, "replaces": s.replaces, "running": s.running });
+    let value = json!({
+        "volume": id,
+        "dry_run": dry_run,
+        "whole": plan.whole,
+        "wanted": plan.wanted,
+        "steps": plan.steps.iter().map(step).collect::<Vec<_>>(),
+    });
+    Ok(reply::json(StatusCode::OK, &value))
 }
 
 fn volume_id(text: &str) -> Result<VolumeId, Failure> {

@@ -33,6 +33,7 @@ pub(crate) enum Route<'a> {
     ClusterStatus,
     Volumes,
     Volume(&'a str),
+    VolumeRepair(&'a str),
     Whoami,
     Usage,
 }
@@ -55,7 +56,10 @@ impl<'a> Route<'a> {
             ("list", rest) => Some(Self::List(rest.unwrap_or(""))),
             ("cluster", None | Some("status")) => Some(Self::ClusterStatus),
             ("volumes", None) => Some(Self::Volumes),
-            ("volumes", Some(id)) => Some(Self::Volume(id)),
+            ("volumes", Some(rest)) => Some(match rest.strip_suffix("/repair") {
+                Some(id) => Self::VolumeRepair(id),
+                None => Self::Volume(rest),
+            }),
             ("whoami", None) => Some(Self::Whoami),
             ("usage", None) => Some(Self::Usage),
             _ => None,
@@ -75,6 +79,7 @@ impl<'a> Route<'a> {
     pub(crate) fn methods(self) -> &'static str {
         match self {
             Self::Files(_) => "GET, HEAD, PUT, DELETE",
+            Self::VolumeRepair(_) => "POST",
             _ => "GET, HEAD",
         }
     }
@@ -172,6 +177,7 @@ async fn dispatch(
         (Route::List(path), _) => list::list(app, caller, path, &ask.head).await,
         (Route::ClusterStatus, _) => admin::cluster_status(app, &caller).await,
         (Route::Volumes, _) => admin::volumes(app, &caller, ask.head.uri.query()).await,
+        (Route::VolumeRepair(id), _) => admin::volume_repair(app, &caller, id, ask.head.uri.query()).await,
         (Route::Volume(id), _) => admin::volume(app, &caller, id).await,
         (Route::Whoami, _) => admin::whoami(app, &caller).await,
         (Route::Usage, _) => admin::usage(app, &caller).await,

@@ -1,13 +1,13 @@
 //! What the leader should propose, and what should go down to the volume servers.
 
-use std::collections::BTreeMap;
-
 use hay_common::ids::{Epoch, NodeId, VolumeId};
-use hay_common::model::{SizeClass, VolumeState};
+use hay_common::limits::HEARTBEAT_VOLUMES_MAX;
+use hay_common::model::VolumeState;
 
-use super::{Fill, SIZES, View};
-use crate::live::Down;
-use crate::state::{Class, Command, Job, NewVolume, Volume};
+use super::growth::growth;
+use super::{Fill, View, confirm};
+use crate::live::{Down, VolumeReport};
+use crate::state::{Command, Job, Part, Volume};
 
 /// What to do next. Deciding again after it is done decides nothing new.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,8 +28,17 @@ pub fn decide(view: &View<'_>) -> Plan {
             VolumeState::Sealed => {}
         }
     }
-    for Job::Seal { volume, epoch } in view.state.jobs.values() {
-        sealing(view, *volume, *epoch, &mut plan);
+    for job in view.state.jobs.values() {
+        match job {
+            Job::Seal { volume, epoch } => sealing(view, *volume, *epoch, &mut plan),
+            Job::Fill { volume, target, replaces } => filling(view, *volume, *target, *replaces, &mut plan),
+        }
+    }
+    for (node, mut news) in confirm::changes(view) {
+        while !news.is_empty() {
+            let rest = news.split_off(news.len().min(HEARTBEAT_VOLUMES_MAX));
+            plan.down.push((node, Down::Confirm(std::mem::replace(&mut news, rest))));
+        }
     }
     let new = growth(view);
     if !new.is_empty() {
@@ -48,9 +57,9 @@ fn creating(view: &View<'_>, id: VolumeId, volume: &Volume, plan: &mut Plan) {
         }
         everywhere = false;
         if report.is_none() && view.live.due(member.node, id, volume.epoch, view.now) {
-            let replicas = view.state.addresses(volume);
+            let members = view.state.peers(volume);
             let class = volume.class.size;
-            plan.down.push((member.node, Down::Create { volume: id, epoch: volume.epoch, class, replicas }));
+            plan.down.push((member.node, Down::Create { volume: id, epoch: volume.epoch, class, members }));
         }
     }
     if everywhere {
@@ -58,29 +67,50 @@ fn creating(view: &View<'_>, id: VolumeId, volume: &Volume, plan: &mut Plan) {
     }
 }
 
-/// A full volume is sealed, and one that a member took out of service for good.
+/// A full volume is sealed, and one that a member took out of service for good. So is one of several replicas of which one
+/// can't be written to: nothing is acknowledged on it any more, and only sealed volumes are repaired.
 fn writable(view: &View<'_>, id: VolumeId, volume: &Volume, plan: &mut Plan) {
     if view.state.sealing(id).is_some() {
         return;
     }
     let reports = || volume.members.iter().filter_map(|member| view.live.report(member.node, id, view.now));
     let passed = reports().any(|report| report.state == VolumeState::Sealed || report.epoch > volume.epoch);
-    if passed || view.fill(id, volume) == Fill::Full {
+    if passed || has_lost_a_replica(view, id, volume) || view.fill(id, volume) == Fill::Full {
         let fence = reports().map(|report| report.epoch).max().unwrap_or(Epoch(0));
         plan.commands.push(Command::Seal { volume: id, epoch: volume.epoch, fence });
     }
 }
 
+fn has_lost_a_replica(view: &View<'_>, id: VolumeId, volume: &Volume) -> bool {
+    if volume.members.len() < 2 {
+        return false;
+    }
+    let report = |node| view.live.report(node, id, view.now);
+    let is_lost = |node| match report(node) {
+        Some(report) => report.read_only_reason.is_some(),
+        None => !view.live.alive(node, view.now) || view.live.speaks(node, view.now),
+    };
+    // Without a survivor there is nobody to fence it, and nobody to write to it either: they may all come back.
+    let has_survivor = volume.members.iter().any(|member| report(member.node).is_some());
+    has_survivor && volume.members.iter().any(|member| is_lost(member.node))
+}
+
+/// Whether a member has durably taken a seal.
+fn has_sealed(report: &VolumeReport, epoch: Epoch) -> bool {
+    report.epoch >= epoch && report.state == VolumeState::Sealed && !report.filling
+}
+
 /// A volume is sealed once a member has durably taken the higher epoch: an append needs all of them, so one is enough
-/// to fence it. Members that live must all have answered, so that the map never says less than they know.
+/// to fence it, and none is too few. Members that live should all have answered, so that the map does not say less than
+/// they know; one that others could not reach is not waited for: it hears of it when it comes back.
 fn sealing(view: &View<'_>, id: VolumeId, epoch: Epoch, plan: &mut Plan) {
     let Some(volume) = view.state.volumes.get(&id) else { return };
     let (mut answered, mut waited_for) = (0, 0);
     for member in &volume.members {
         match view.live.report(member.node, id, view.now) {
-            Some(report) if report.epoch >= epoch && report.state == VolumeState::Sealed => answered += 1,
+            Some(report) if has_sealed(report, epoch) => answered += 1,
             Some(_) => {
-                waited_for += 1;
+                waited_for += usize::from(!view.live.failed(member.node, view.now));
                 if view.live.due(member.node, id, epoch, view.now) {
                     plan.down.push((member.node, Down::Seal { volume: id, epoch }));
                 }
@@ -94,67 +124,23 @@ fn sealing(view: &View<'_>, id: VolumeId, epoch: Epoch, plan: &mut Plan) {
     }
 }
 
-/// Ready and existing volumes of one class on one primary.
-#[derive(Default, Clone, Copy)]
-struct Count {
-    ready: usize,
-    all: usize,
-}
-
-/// Growth before need: every server with room has its volumes of each class ready, and successors for those that are
-/// nearly full or that writers can't use.
-fn growth(view: &View<'_>) -> Vec<NewVolume> {
-    let mut counts: BTreeMap<(NodeId, SizeClass), Count> = BTreeMap::new();
-    for (id, volume) in view.state.open_volumes() {
-        let Some(primary) = volume.members.first() else { continue };
-        let fill = view.fill(id, volume);
-        let count = counts.entry((primary.node, volume.class.size)).or_default();
-        let is_ready = volume.state == VolumeState::Creating || view.writable(id, volume);
-        count.ready += usize::from(is_ready && fill == Fill::Roomy && !view.live.suspected(id, view.now));
-        count.all += usize::from(fill != Fill::Full && view.state.sealing(id).is_none());
+/// A server is told to fill itself until it reports the volume sealed in the epoch of the repair.
+fn filling(view: &View<'_>, id: VolumeId, target: NodeId, replaces: Option<NodeId>, plan: &mut Plan) {
+    let Some(volume) = view.state.volumes.get(&id) else { return };
+    let report = view.live.report(target, id, view.now);
+    if report.is_some_and(|r| has_sealed(r, volume.epoch) && r.read_only_reason.is_none()) {
+        plan.commands.push(Command::Filled { volume: id, epoch: volume.epoch, target });
+        return;
     }
-    let mut new = Vec::new();
-    for (node, live) in view.live.nodes() {
-        if live.free_bytes < view.policy.free_bytes_min || !usable(view, node) {
-            continue;
-        }
-        for size in SIZES {
-            let count = counts.get(&(node, size)).copied().unwrap_or_default();
-            let wanted = view.policy.active_per_class.saturating_sub(count.ready);
-            let allowed = view.policy.active_per_class_max.saturating_sub(count.all);
-            if let Some(nodes) = placement(view, node) {
-                let replicas = view.state.configuration.replicas;
-                let tier = view.state.nodes.get(&node).map(|info| info.tier.clone()).unwrap_or_default();
-                let class = Class { size, replicas, tier, collection: String::new() };
-                let volume = NewVolume { class, nodes };
-                new.extend(std::iter::repeat_n(volume, wanted.min(allowed)));
-            }
-        }
+    let is_source = |node: NodeId| node != target && view.live.report(node, id, view.now).is_some();
+    let whole = volume.members.iter().filter(|member| member.part == Part::Replica);
+    let sources: Vec<_> =
+        whole.filter(|m| is_source(m.node)).map(|member| view.state.peer(member.node)).collect();
+    if sources.is_empty() || !view.live.due(target, id, volume.epoch, view.now) {
+        return;
     }
-    new
-}
-
-/// Whether a server can be told to create volumes: it is registered, connected and has said what it holds.
-fn usable(view: &View<'_>, node: NodeId) -> bool {
-    view.live.speaks(node, view.now) && view.state.nodes.contains_key(&node)
-}
-
-/// The primary and the other replicas: of the same tier, in racks of their own where that is possible, those with the
-/// most room first. `None` where there are too few servers.
-fn placement(view: &View<'_>, primary: NodeId) -> Option<Vec<NodeId>> {
-    let others_wanted = usize::from(view.state.configuration.replicas).checked_sub(1)?;
-    let info = view.state.nodes.get(&primary)?;
-    let mut others: Vec<_> = view
-        .live
-        .nodes()
-        .filter(|(node, live)| {
-            *node != primary && live.free_bytes >= view.policy.free_bytes_min && usable(view, *node)
-        })
-        .filter_map(|(node, live)| view.state.nodes.get(&node).map(|other| (node, live, other)))
-        .filter(|(_, _, other)| other.tier == info.tier)
-        .map(|(node, live, other)| (other.rack == info.rack, std::cmp::Reverse(live.free_bytes), node))
-        .collect();
-    others.sort_unstable();
-    let chosen: Vec<NodeId> = others.iter().take(others_wanted).map(|(_, _, node)| *node).collect();
-    (chosen.len() == others_wanted).then(|| std::iter::once(primary).chain(chosen).collect())
+    let members = volume.members.iter().filter(|member| Some(member.node) != replaces);
+    let members = members.map(|member| view.state.peer(member.node)).collect();
+    let (epoch, class) = (volume.epoch, volume.class.size);
+    plan.down.push((target, Down::Fill { volume: id, epoch, class, sources, members }));
 }

@@ -1,13 +1,18 @@
 //! What the leader should do next, and what it may lease: functions of the state and of what heartbeats say.
 
+mod confirm;
 mod decide;
+mod growth;
 mod lease;
+mod repair;
 
 #[cfg(test)]
 mod tests;
 
+pub use confirm::confirm;
 pub use decide::{Plan, decide};
 pub use lease::{Shortage, covers_all, select, shortage};
+pub use repair::{Irreparable, Repair, RepairStep, repair};
 
 use hay_common::ids::VolumeId;
 use hay_common::limits;
@@ -79,6 +84,7 @@ impl View<'_> {
             && volume.members.iter().all(|member| {
                 self.live.report(member.node, id, self.now).is_some_and(|report| {
                     report.state == VolumeState::Writable
+                        && !report.filling
                         && report.epoch == volume.epoch
                         && report.read_only_reason.is_none()
                 })

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use hay_common::ids::{Epoch, NodeId, VolumeId};
-use hay_common::limits::{NODE_TEXT_BYTES_MAX, NODES_MAX, VOLUMES_MAX};
+use hay_common::limits::{NODE_TEXT_BYTES_MAX, NODES_MAX, REPLICAS_MAX, VOLUMES_MAX};
 use hay_common::model::VolumeState;
 
 use super::{Command, Job, Member, NewVolume, Node, Outcome, Part, Refusal, State, Volume};
@@ -16,7 +16,7 @@ impl State {
     pub fn apply(&mut self, command: Command) -> Outcome {
         let done = match command {
             Command::Configure(configuration) => {
-                if configuration.replicas == 0 {
+                if configuration.replicas == 0 || usize::from(configuration.replicas) > REPLICAS_MAX {
                     Err(Refusal::Invalid)
                 } else {
                     self.configuration = configuration;
@@ -28,6 +28,11 @@ impl State {
             Command::Opened { volume, epoch } => self.opened(volume, epoch),
             Command::Seal { volume, epoch, fence } => self.seal(volume, epoch, fence),
             Command::Sealed { volume, epoch } => self.sealed(volume, epoch),
+            Command::Repair { volume, epoch, target, replaces } => {
+                self.repair(volume, epoch, target, replaces)
+            }
+            Command::Filled { volume, epoch, target } => self.filled(volume, epoch, target),
+            Command::CancelFill { volume, target } => self.cancel_fill(volume, target),
         };
         done.unwrap_or_else(Outcome::Refused)
     }
@@ -115,6 +120,78 @@ impl State {
         volume.epoch = epoch;
         self.jobs.remove(&number);
         self.open.remove(&id);
+        self.touch(id);
+        Ok(Outcome::Done)
+    }
+
+    /// Members change only while a volume is sealed, and a whole replica is left to copy from.
+    fn repair(
+        &mut self,
+        id: VolumeId,
+        epoch: Epoch,
+        target: NodeId,
+        replaces: Option<NodeId>,
+    ) -> Result<Outcome, Refusal> {
+        if !self.nodes.contains_key(&target) {
+            return Err(Refusal::UnknownNode);
+        }
+        let taken =
+            self.fills(id).any(|(filled, whose)| filled == target || (whose.is_some() && whose == replaces));
+        let volume = self.volumes.get_mut(&id).ok_or(Refusal::UnknownVolume)?;
+        if volume.state != VolumeState::Sealed || volume.epoch != epoch || taken {
+            return Err(Refusal::Passed);
+        }
+        let is_member = |node: NodeId| volume.members.iter().any(|member| member.node == node);
+        let is_source = |m: &Member| m.part == Part::Replica && m.node != target && Some(m.node) != replaces;
+        if replaces.is_some_and(|node| node == target || !is_member(node))
+            || !volume.members.iter().any(is_source)
+        {
+            return Err(Refusal::Invalid);
+        }
+        if volume.members.len() >= REPLICAS_MAX && !is_member(target) {
+            return Err(Refusal::Limit);
+        }
+        volume.epoch = Epoch(epoch.0.checked_add(1).ok_or(Refusal::Limit)?);
+        match volume.members.iter_mut().find(|member| member.node == target) {
+            Some(member) => member.part = Part::Filling,
+            None => volume.members.push(Member { node: target, part: Part::Filling }),
+        }
+        self.last_job += 1;
+        self.jobs.insert(self.last_job, Job::Fill { volume: id, target, replaces });
+        self.touch(id);
+        Ok(Outcome::Done)
+    }
+
+    fn fill_job(&self, id: VolumeId, wanted: NodeId) -> Result<(u64, Option<NodeId>), Refusal> {
+        let found = self.jobs.iter().find_map(|(number, job)| match job {
+            Job::Fill { volume, target, replaces } if *volume == id && *target == wanted => {
+                Some((*number, *replaces))
+            }
+            Job::Fill { .. } | Job::Seal { .. } => None,
+        });
+        found.ok_or(Refusal::Passed)
+    }
+
+    fn filled(&mut self, id: VolumeId, epoch: Epoch, target: NodeId) -> Result<Outcome, Refusal> {
+        let (number, replaces) = self.fill_job(id, target)?;
+        let volume = self.volumes.get_mut(&id).ok_or(Refusal::UnknownVolume)?;
+        if volume.epoch != epoch {
+            return Err(Refusal::Passed);
+        }
+        for member in volume.members.iter_mut().filter(|member| member.node == target) {
+            member.part = Part::Replica;
+        }
+        volume.members.retain(|member| Some(member.node) != replaces);
+        self.jobs.remove(&number);
+        self.touch(id);
+        Ok(Outcome::Done)
+    }
+
+    fn cancel_fill(&mut self, id: VolumeId, target: NodeId) -> Result<Outcome, Refusal> {
+        let (number, _) = self.fill_job(id, target)?;
+        let volume = self.volumes.get_mut(&id).ok_or(Refusal::UnknownVolume)?;
+        volume.members.retain(|member| member.node != target);
+        self.jobs.remove(&number);
         self.touch(id);
         Ok(Outcome::Done)
     }

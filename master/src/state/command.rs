@@ -56,6 +56,34 @@ pub enum Command {
         /// The epoch that fences it.
         epoch: Epoch,
     },
+    /// Begins to fill a server of a sealed volume: a new one, or a member that lacks needles. The volume's epoch grows, so
+    /// that what reports of it come from before are told apart.
+    Repair {
+        /// Which volume.
+        volume: VolumeId,
+        /// Its epoch; another one means that its members have changed since this was planned.
+        epoch: Epoch,
+        /// Who is filled.
+        target: NodeId,
+        /// Whose place it takes once it is filled.
+        replaces: Option<NodeId>,
+    },
+    /// The target holds what its sources hold, on disk.
+    Filled {
+        /// Which volume.
+        volume: VolumeId,
+        /// The epoch that the target has reported.
+        epoch: Epoch,
+        /// Who was filled.
+        target: NodeId,
+    },
+    /// Gives a fill up; its target is no member any more.
+    CancelFill {
+        /// Which volume.
+        volume: VolumeId,
+        /// Who was to be filled.
+        target: NodeId,
+    },
 }
 
 /// Why a command changed nothing.

@@ -47,6 +47,15 @@ pub struct Member {
     pub part: Part,
 }
 
+/// A server and where others reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Which server.
+    pub node: NodeId,
+    /// Where.
+    pub address: String,
+}
+
 /// A volume as the map knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
@@ -84,6 +93,15 @@ pub enum Job {
         volume: VolumeId,
         /// The epoch that fences it.
         epoch: Epoch,
+    },
+    /// Fill a server of a sealed volume from its whole replicas.
+    Fill {
+        /// Which volume.
+        volume: VolumeId,
+        /// Who is filled.
+        target: NodeId,
+        /// Who is no member any more once it is.
+        replaces: Option<NodeId>,
     },
 }
 
@@ -148,7 +166,28 @@ impl State {
     pub fn sealing(&self, wanted: VolumeId) -> Option<Epoch> {
         self.jobs.values().find_map(|job| match job {
             Job::Seal { volume, epoch } => (*volume == wanted).then_some(*epoch),
+            Job::Fill { .. } => None,
         })
+    }
+
+    /// The servers that are being filled with a volume, each with the one whose place it takes.
+    pub fn fills(&self, wanted: VolumeId) -> impl Iterator<Item = (NodeId, Option<NodeId>)> {
+        self.jobs.values().filter_map(move |job| match job {
+            Job::Fill { volume, target, replaces } if *volume == wanted => Some((*target, *replaces)),
+            Job::Fill { .. } | Job::Seal { .. } => None,
+        })
+    }
+
+    /// A server and where it is.
+    pub fn peer(&self, node: NodeId) -> Peer {
+        let address = self.nodes.get(&node).map(|info| info.address.clone()).unwrap_or_default();
+        Peer { node, address }
+    }
+
+    /// The whole replicas of a volume, the primary first.
+    pub fn peers(&self, volume: &Volume) -> Vec<Peer> {
+        let replicas = volume.members.iter().filter(|member| member.part == Part::Replica);
+        replicas.map(|member| self.peer(member.node)).collect()
     }
 
     /// The addresses of a volume's replicas, the primary first.

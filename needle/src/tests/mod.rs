@@ -2,7 +2,7 @@
 
 mod replays;
 
-use hay_common::ids::{ClusterId, Cookie, Epoch, Incarnation, NeedleKey, VolumeId};
+use hay_common::ids::{ClusterId, Cookie, Epoch, Incarnation, NeedleKey, NodeId, VolumeId};
 use hay_common::model::SizeClass;
 
 use super::*;
@@ -104,6 +104,8 @@ fn state() -> State {
         sealed: Some(4176),
         read_only: Some("fsync: Eingabefehler ä".to_owned()),
         incomplete: false,
+        filling: false,
+        members: Vec::new(),
     }
 }
 
@@ -121,6 +123,18 @@ fn a_state_file_has_its_golden_bytes() {
     assert_eq!(State::decode(&incomplete.encode()), Ok(incomplete));
     let plain = State { sealed: None, read_only: None, ..state() };
     assert_eq!(State::decode(&plain.encode()), Ok(plain));
+    let member = |n| NodeId::from_slice(&[n; 16]).unwrap();
+    let replicated = State { filling: true, members: vec![member(0xaa), member(0xbb)], ..state() };
+    assert_eq!(
+        replicated.encode(),
+        unhex(concat!(
+            "484159535441544502000b0207000000101112131415161718191a1b1c1d1e1f09000000000000005010000000000000",
+            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
+            "6673796e633a2045696e676162656665686c657220c3a4",
+            "487de290"
+        ))
+    );
+    assert_eq!(State::decode(&replicated.encode()), Ok(replicated));
     let long = State { read_only: Some("ä".repeat(2000)), ..state() };
     assert_eq!(State::decode(&long.encode()).unwrap().read_only.unwrap().len(), 1024);
 }
@@ -161,7 +175,7 @@ fn another_version_is_told_from_damage() {
     for (mut bytes, at) in
         [(superblock().encode(), 8), (checkpoint().0.encode(&checkpoint().1), 8), (state().encode(), 8)]
     {
-        bytes[at] = 2;
+        bytes[at] = 9;
         let body = bytes.len() - 4;
         let crc = crc32c::crc32c(&bytes[..body]).to_le_bytes();
         bytes[body..].copy_from_slice(&crc);
@@ -171,7 +185,7 @@ fn another_version_is_told_from_damage() {
             Checkpoint::decode(&bytes, block.volume, block.incarnation).err().map(|e| e.to_string()),
             State::decode(&bytes).err().map(|e| e.to_string()),
         ];
-        assert_eq!(said.iter().flatten().filter(|s| s.contains("version is 2")).count(), 1, "{said:?}");
+        assert_eq!(said.iter().flatten().filter(|s| s.contains("version is 9")).count(), 1, "{said:?}");
     }
 }
 

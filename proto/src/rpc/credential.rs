@@ -4,7 +4,7 @@
 //! signature over a fixed text and all before it (64).
 
 use hay_common::ids::{ClusterId, NodeId};
-use hay_common::limits::CREDENTIAL_TTL;
+use hay_common::limits::{CLOCK_SKEW_MAX, CREDENTIAL_TTL};
 
 use super::cluster_key::SIGNATURE_BYTES;
 pub use super::cluster_key::{ClusterKey, KeyFileError, PublicKey};
@@ -68,13 +68,15 @@ impl CredentialVerifier {
         Self { cluster, public, known: Verified::default() }
     }
 
-    /// Who holds `token`. `now_ms`: the wall clock.
+    /// Who holds `token`. `now_ms`: the wall clock. It was minted by another machine's clock, which may be wrong by up to
+    /// [`CLOCK_SKEW_MAX`] (docs/decisions/0012): a cluster must not stop for that.
     pub fn verify(&self, token: &[u8], now_ms: u64) -> Result<Peer, CredentialError> {
         let credential = self.known.get(token, |token| self.decode(token))?;
         if credential.cluster != self.cluster {
             return Err(CredentialError::OtherCluster);
         }
-        if now_ms >= credential.expires_ms {
+        let skew_ms = CLOCK_SKEW_MAX.as_millis() as u64;
+        if now_ms >= credential.expires_ms.saturating_add(skew_ms) {
             return Err(CredentialError::Expired);
         }
         Ok(credential.peer)
@@ -149,7 +151,7 @@ mod tests {
     fn each_role_is_itself_until_it_expires() {
         let key = key(1);
         let verifier = CredentialVerifier::new(key.cluster(), key.public());
-        let ttl_ms = CREDENTIAL_TTL.as_millis() as u64;
+        let ttl_ms = (CREDENTIAL_TTL + CLOCK_SKEW_MAX).as_millis() as u64;
         for role in [Role::Master, Role::VolumeServer, Role::Filer, Role::Gateway, Role::Admin] {
             let token = key.mint(peer(role), NOW_MS);
             assert_eq!(verifier.verify(&token, NOW_MS), Ok(peer(role)));

@@ -107,7 +107,7 @@ mod tests {
     use crate::v1::ReadPart;
 
     fn part(data: Bytes) -> Result<ReadPart, Status> {
-        Ok(ReadPart { data })
+        Ok(ReadPart { data, ..ReadPart::default() })
     }
 
     #[tokio::test]

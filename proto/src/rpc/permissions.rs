@@ -18,8 +18,9 @@ use Role::{Admin, Filer, Gateway, Master, VolumeServer};
 /// The roles that may call `rpc`.
 pub fn roles(rpc: Rpc) -> &'static [Role] {
     match rpc {
-        // Volume servers append to each other as primary and replica.
-        Rpc::VolumeAppendBatch | Rpc::VolumeAppend => &[Gateway, VolumeServer],
+        Rpc::VolumeAppendBatch | Rpc::VolumeAppend => &[Gateway],
+        // Volume servers append to each other as primary and replica, and copy from each other.
+        Rpc::VolumeReplicateBatch | Rpc::VolumeReplicate | Rpc::VolumeListNeedles => &[VolumeServer],
         Rpc::VolumeReadBatch | Rpc::VolumeRead => &[Gateway, VolumeServer, Filer],
         Rpc::VolumeVolumeStatus => &[Gateway, VolumeServer, Filer, Admin],
 
@@ -38,6 +39,7 @@ pub fn roles(rpc: Rpc) -> &'static [Role] {
         Rpc::MasterLeaseWrite => &[Gateway],
         Rpc::MasterVolumeMap | Rpc::MasterWatchVolumeMap => &[Gateway, VolumeServer, Filer, Admin],
         Rpc::MasterClusterStatus => &[Master, Gateway, VolumeServer, Filer, Admin],
+        Rpc::MasterRepairVolume => &[Gateway, Admin],
 
         // Of these two, only the role that the named group belongs to: the receiver of the group looks.
         Rpc::RaftAppendEntries
@@ -52,12 +54,14 @@ pub fn roles(rpc: Rpc) -> &'static [Role] {
 /// How long a call of `rpc` may take.
 pub fn lifetime(rpc: Rpc) -> Lifetime {
     match rpc {
-        Rpc::VolumeAppend | Rpc::VolumeRead => Lifetime::Bulk,
+        Rpc::VolumeAppend | Rpc::VolumeRead | Rpc::VolumeReplicate => Lifetime::Bulk,
         // A snapshot takes as long as it takes; both ends give up when nothing moves.
         Rpc::MasterHeartbeat | Rpc::MasterWatchVolumeMap | Rpc::RaftInstallSnapshot => Lifetime::Lasting,
         Rpc::VolumeAppendBatch
         | Rpc::VolumeReadBatch
         | Rpc::VolumeVolumeStatus
+        | Rpc::VolumeReplicateBatch
+        | Rpc::VolumeListNeedles
         | Rpc::FilerWhoami
         | Rpc::FilerBegin
         | Rpc::FilerCommitBatch
@@ -74,7 +78,8 @@ pub fn lifetime(rpc: Rpc) -> Lifetime {
         | Rpc::RaftRequestVote
         | Rpc::RaftDescribe
         | Rpc::RaftPromise
-        | Rpc::RaftJoin => Lifetime::Call,
+        | Rpc::RaftJoin
+        | Rpc::MasterRepairVolume => Lifetime::Call,
     }
 }
 

@@ -35,8 +35,15 @@ pub fn to_status(failure: Failure) -> Status {
 /// The failure in `status`: with the code that [`to_status`] put there, or for a status of the transport's own with the
 /// nearest one.
 pub fn to_failure(status: &Status) -> Failure {
-    let stable = status.metadata().get(CODE_KEY).and_then(|v| v.to_str().ok()).and_then(ErrorCode::parse);
-    Failure::new(stable.unwrap_or_else(|| nearest(status.code())), status.message())
+    let code = match status.metadata().get(CODE_KEY) {
+        Some(stable) => {
+            stable.to_str().ok().and_then(ErrorCode::parse).unwrap_or_else(|| nearest(status.code()))
+        }
+        // No handler's: h2 calls a connection that was reset in the middle of a call an internal error.
+        None if status.code() == Code::Internal => ErrorCode::Unavailable,
+        None => nearest(status.code()),
+    };
+    Failure::new(code, status.message())
 }
 
 fn grpc_code(code: ErrorCode) -> Code {
@@ -118,6 +125,7 @@ mod tests {
     fn a_foreign_status_finds_a_near_code() {
         assert_eq!(to_failure(&Status::unavailable("x")).code, ErrorCode::Unavailable);
         assert_eq!(to_failure(&Status::cancelled("Timeout expired")).code, ErrorCode::DeadlineExceeded);
+        assert_eq!(to_failure(&Status::internal("h2 protocol error")).code, ErrorCode::Unavailable);
         let mut unknown_code = Status::internal("x");
         unknown_code.metadata_mut().insert(CODE_KEY, MetadataValue::from_static("from_the_future"));
         assert_eq!(to_failure(&unknown_code).code, ErrorCode::Internal);

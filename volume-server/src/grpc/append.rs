@@ -13,12 +13,12 @@ use tonic::Streaming;
 
 use super::failure;
 use crate::server::VolumeServer;
-use crate::store::{AppendError, NewNeedle};
+use crate::store::{Answers, AppendError, NewNeedle};
 
 /// Parts of a stream may be small, but not so small that their list outweighs the data.
 const PART_BYTES_LEAST: usize = 4096;
 
-fn invalid(text: impl Into<String>) -> Failure {
+pub(super) fn invalid(text: impl Into<String>) -> Failure {
     Failure::new(ErrorCode::InvalidArgument, text)
 }
 
@@ -32,47 +32,15 @@ impl VolumeServer {
             return Err(invalid(format!("a batch has at most {RPC_BATCH_ITEMS_MAX} items")));
         }
         let lease = self.leases.verify(&request.lease)?;
-        let mut results: Vec<Result<(), Failure>> = Vec::with_capacity(request.items.len());
-        let mut volumes: Vec<(VolumeId, Vec<usize>, Vec<NewNeedle>)> = Vec::with_capacity(1);
-        for (at, item) in request.items.into_iter().enumerate() {
+        let mut grouped = Grouped::with_capacity(request.items.len());
+        for item in request.items {
             let volume = VolumeId(item.volume);
-            let needle = needle(&lease, item);
-            results.push(needle.as_ref().map(|_| ()).map_err(Clone::clone));
-            let Ok(needle) = needle else { continue };
-            // A batch names one volume, rarely two: a list is looked through faster than a map.
-            match volumes.iter_mut().find(|(id, _, _)| *id == volume) {
-                Some((_, places, needles)) => {
-                    places.push(at);
-                    needles.push(needle);
-                }
-                None => volumes.push((volume, vec![at], vec![needle])),
+            match needle(&lease, item) {
+                Ok(needle) => grouped.add(volume, needle),
+                Err(failure) => grouped.refuse(failure),
             }
         }
-        let append =
-            async |(volume, places, needles)| (places, self.append_everywhere(volume, needles).await);
-        let answered: Vec<(Vec<usize>, _)> = match volumes.pop() {
-            // The usual batch, without a list of futures and wakers of its own.
-            Some(only) if volumes.is_empty() => vec![append(only).await],
-            last => join_all(volumes.into_iter().chain(last).map(append)).await,
-        };
-        for (places, answers) in answered {
-            for (at, answer) in places.into_iter().zip(answers) {
-                if let (Some(result), Err(error)) = (results.get_mut(at), answer) {
-                    *result = Err(failure::append(error));
-                }
-            }
-        }
-        Ok(results)
-    }
-
-    /// Stores needles here and on every other replica of the volume; each is acknowledged when all have it. The
-    /// only replica is this server's own as long as volumes have one.
-    async fn append_everywhere(
-        &self,
-        volume: VolumeId,
-        needles: Vec<NewNeedle>,
-    ) -> Vec<Result<(), AppendError>> {
-        self.store.append(volume, needles).await
+        Ok(grouped.append(|volume, needles| self.replication.append(volume, needles)).await)
     }
 
     /// One needle in parts. Nothing is stored unless the end message came and agrees.
@@ -89,14 +57,66 @@ impl VolumeServer {
         let key = NeedleKey::from_wire("append_head.key", &head.key)?;
         // Before the bytes come: most refusals are known by now.
         self.store.may_append(volume, epoch).map_err(failure::append)?;
+        if let Some(state) = self.store.state(volume) {
+            self.replication.may_lead(volume, &state).map_err(failure::append)?;
+        }
         let closing = || failure::append(AppendError::Closing);
         let permits = self.append_budget.clone().acquire_many_owned(head.length).await;
         let _budget = permits.map_err(|_| closing())?;
         let (data, crc) = receive(&mut parts, length).await?;
         let needle = NewNeedle::new(epoch, key, Cookie(head.cookie), head.codec, data, Some(crc))
             .map_err(failure::append)?;
-        let answer = self.append_everywhere(volume, vec![needle]).await.pop();
+        let answer = self.replication.append(volume, vec![needle]).await.pop();
         answer.unwrap_or(Err(AppendError::Closing)).map_err(failure::append)
+    }
+}
+
+/// The needles of a batch by their volumes, and a place for each one's result.
+pub(super) struct Grouped {
+    results: Vec<Result<(), Failure>>,
+    volumes: Vec<(VolumeId, Vec<usize>, Vec<NewNeedle>)>,
+}
+
+impl Grouped {
+    pub fn with_capacity(items: usize) -> Self {
+        Self { results: Vec::with_capacity(items), volumes: Vec::with_capacity(1) }
+    }
+
+    pub fn refuse(&mut self, failure: Failure) {
+        self.results.push(Err(failure));
+    }
+
+    pub fn add(&mut self, volume: VolumeId, needle: NewNeedle) {
+        let at = self.results.len();
+        self.results.push(Ok(()));
+        // A batch names one volume, rarely two: a list is looked through faster than a map.
+        match self.volumes.iter_mut().find(|(id, _, _)| *id == volume) {
+            Some((_, places, needles)) => {
+                places.push(at);
+                needles.push(needle);
+            }
+            None => self.volumes.push((volume, vec![at], vec![needle])),
+        }
+    }
+
+    /// Appends all volumes' needles at once.
+    pub async fn append<F: Future<Output = Answers>>(
+        self,
+        append: impl Fn(VolumeId, Vec<NewNeedle>) -> F,
+    ) -> Vec<Result<(), Failure>> {
+        let Self { mut results, volumes } = self;
+        let appends = volumes.into_iter().map(|(volume, places, needles)| {
+            let answers = append(volume, needles);
+            async move { (places, answers.await) }
+        });
+        for (places, answers) in join_all(appends).await {
+            for (at, answer) in places.into_iter().zip(answers) {
+                if let (Some(result), Err(error)) = (results.get_mut(at), answer) {
+                    *result = Err(failure::append(error));
+                }
+            }
+        }
+        results
     }
 }
 
@@ -110,7 +130,7 @@ fn needle(lease: &LeaseToken, item: v1::AppendItem) -> Result<NewNeedle, Failure
         .map_err(failure::append)
 }
 
-async fn next(parts: &mut Streaming<v1::AppendPart>) -> Result<Option<Part>, Failure> {
+pub(super) async fn next(parts: &mut Streaming<v1::AppendPart>) -> Result<Option<Part>, Failure> {
     let message = parts.message().await.map_err(|status| to_failure(&status))?;
     match message {
         None => Ok(None),
@@ -120,7 +140,10 @@ async fn next(parts: &mut Streaming<v1::AppendPart>) -> Result<Option<Part>, Fai
 }
 
 /// The data up to the end message, and their CRC32C, both as the end message says.
-async fn receive(parts: &mut Streaming<v1::AppendPart>, length: usize) -> Result<(Vec<Bytes>, u32), Failure> {
+pub(super) async fn receive(
+    parts: &mut Streaming<v1::AppendPart>,
+    length: usize,
+) -> Result<(Vec<Bytes>, u32), Failure> {
     let cut = |got: usize| {
         let text = format!("the append ended after {got} of {length} bytes; nothing was stored");
         Failure::new(ErrorCode::IncompleteBody, text)

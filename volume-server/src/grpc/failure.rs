@@ -16,7 +16,10 @@ pub(crate) fn append(error: AppendError) -> Failure {
         AppendError::Codec(_) => ErrorCode::InvalidArgument,
         AppendError::StorageFull => ErrorCode::StorageFull,
         AppendError::Overloaded(_) => ErrorCode::Overloaded,
-        AppendError::Closing => ErrorCode::Unavailable,
+        AppendError::ReplicaFailed { .. } | AppendError::Filling(_) => ErrorCode::VolumeNotWritable,
+        AppendError::Closing | AppendError::Unconfirmed(_) | AppendError::ReplicaRefused { .. } => {
+            ErrorCode::Unavailable
+        }
     };
     Failure::new(code, error.to_string())
 }
@@ -27,7 +30,7 @@ pub(crate) fn read(error: ReadError) -> Failure {
         ReadError::Absent(_) => ErrorCode::NotFound,
         ReadError::Corrupt { .. } | ReadError::Lost(_) | ReadError::Broken { .. } => ErrorCode::Corrupt,
         // Another replica may have it; the same one may after a restart.
-        ReadError::Io { .. } | ReadError::Closing => ErrorCode::Unavailable,
+        ReadError::Io { .. } | ReadError::Closing | ReadError::Unconfirmed(_) => ErrorCode::Unavailable,
     };
     let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
     Failure::new(code, format!("{error}{cause}"))

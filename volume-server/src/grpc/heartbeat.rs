@@ -5,14 +5,17 @@ use futures::{Stream, StreamExt};
 use hay_common::disk::Space;
 use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::{ClusterId, Epoch, NodeId, VolumeId};
+use hay_common::limits::REPLICAS_MAX;
 use hay_common::model::SizeClass;
-use hay_proto::convert::{WireId, size_class};
+use hay_proto::convert::{ConvertError, WireId, size_class, volume_state};
 use hay_proto::rpc::{DynMaster, in_process, to_failure};
 use hay_proto::v1::{self, heartbeat_command::Command as Wire};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Request;
 
+use crate::replicate::standing::Part;
+use crate::replicate::{Confirmation, Fill, Member};
 use crate::store::VolumeInfo;
 
 /// What a volume server says of itself.
@@ -29,15 +32,18 @@ pub(crate) struct Report {
     pub space: Space,
     pub digest: u64,
     pub sequence: u64,
+    pub instance: u128,
 }
 
 /// What a master says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
-    Create { volume: VolumeId, epoch: Epoch, class: SizeClass },
+    Create { volume: VolumeId, epoch: Epoch, class: SizeClass, members: Vec<Member> },
     Seal { volume: VolumeId, epoch: Epoch },
     FullReport,
     Acknowledge,
+    Confirm(Vec<Confirmation>),
+    Fill(Fill),
 }
 
 /// Opens a stream to a master.
@@ -65,6 +71,7 @@ fn to_wire(report: Report) -> v1::HeartbeatReport {
         total_bytes: report.space.total,
         digest: report.digest,
         sequence: report.sequence,
+        instance: Bytes::copy_from_slice(&report.instance.to_be_bytes()),
     }
 }
 
@@ -81,6 +88,9 @@ pub(crate) fn volume_report(info: VolumeInfo) -> v1::VolumeReport {
         garbage_bytes: info.garbage_bytes,
         incarnation: Bytes::copy_from_slice(info.incarnation.as_bytes()),
         reads: info.reads,
+        filling: info.filling,
+        failed_replica: info.failed_replica.map(|node| node.to_wire()).unwrap_or_default(),
+        incomplete: info.incomplete,
     }
 }
 
@@ -93,9 +103,42 @@ fn command(message: v1::HeartbeatCommand) -> Result<Command, Failure> {
             volume: VolumeId(create.volume),
             epoch: Epoch(create.epoch),
             class: size_class("create_volume.class", create.class)?,
+            members: members(create.members)?,
         },
         Wire::Seal(seal) => Command::Seal { volume: VolumeId(seal.volume), epoch: Epoch(seal.epoch) },
         Wire::FullReport(_) => Command::FullReport,
         Wire::Acknowledge(_) => Command::Acknowledge,
+        Wire::Confirm(confirm) => {
+            Command::Confirm(confirm.volumes.into_iter().map(confirmation).collect::<Result<_, _>>()?)
+        }
+        Wire::Fill(fill) => Command::Fill(Fill {
+            volume: VolumeId(fill.volume),
+            epoch: Epoch(fill.epoch),
+            class: size_class("fill_volume.class", fill.class)?,
+            sources: members(fill.sources)?,
+            members: members(fill.members)?,
+        }),
+    })
+}
+
+fn members(peers: Vec<v1::VolumePeer>) -> Result<Vec<Member>, ConvertError> {
+    let member = |peer: v1::VolumePeer| {
+        Ok(Member { node: NodeId::from_wire("volume_peer.node", &peer.node)?, address: peer.address })
+    };
+    peers.into_iter().take(REPLICAS_MAX).map(member).collect()
+}
+
+fn confirmation(confirmed: v1::ConfirmedVolume) -> Result<Confirmation, ConvertError> {
+    let part = match (confirmed.stranger, confirmed.filling) {
+        (true, _) => Part::Stranger,
+        (false, true) => Part::Filling,
+        (false, false) => Part::Whole,
+    };
+    Ok(Confirmation {
+        volume: VolumeId(confirmed.volume),
+        epoch: Epoch(confirmed.epoch),
+        state: volume_state("confirmed_volume.state", confirmed.state)?,
+        part,
+        members: members(confirmed.members)?,
     })
 }

@@ -1,9 +1,11 @@
 //! The volume service over the core: messages in, messages out.
 
 mod append;
+pub(crate) mod copy;
 mod failure;
 pub(crate) mod heartbeat;
 mod read;
+pub(crate) mod replicate;
 
 use bytes::Bytes;
 use hay_common::model::Durability;
@@ -24,11 +26,7 @@ impl Volume for VolumeServer {
         request: Request<v1::AppendBatchRequest>,
     ) -> Result<Response<v1::AppendBatchReply>, Status> {
         let results = self.append_items(request.into_inner()).await.map_err(to_status)?;
-        let results = results
-            .into_iter()
-            .map(|result| v1::AppendResult { failure: result.err().map(Into::into) })
-            .collect();
-        Ok(Response::new(v1::AppendBatchReply { results }))
+        Ok(Response::new(v1::AppendBatchReply { results: append_results(results) }))
     }
 
     async fn append(
@@ -51,13 +49,38 @@ impl Volume for VolumeServer {
         self.read_stream(request.get_ref()).await.map(Response::new).map_err(to_status)
     }
 
+    async fn replicate_batch(
+        &self,
+        request: Request<v1::ReplicateBatchRequest>,
+    ) -> Result<Response<v1::ReplicateBatchReply>, Status> {
+        let from = replicate::sender(&request).map_err(to_status)?;
+        let results = self.follow_items(from, request.into_inner()).await.map_err(to_status)?;
+        Ok(Response::new(v1::ReplicateBatchReply { results: append_results(results) }))
+    }
+
+    async fn replicate(
+        &self,
+        request: Request<Streaming<v1::AppendPart>>,
+    ) -> Result<Response<v1::ReplicateReply>, Status> {
+        let from = replicate::sender(&request).map_err(to_status)?;
+        self.follow_stream(from, request.into_inner()).await.map_err(to_status)?;
+        Ok(Response::new(v1::ReplicateReply {}))
+    }
+
+    async fn list_needles(
+        &self,
+        request: Request<v1::ListNeedlesRequest>,
+    ) -> Result<Response<v1::ListNeedlesReply>, Status> {
+        self.list_names(request.into_inner()).await.map(Response::new).map_err(to_status)
+    }
+
     async fn volume_status(
         &self,
         _: Request<v1::VolumeStatusRequest>,
     ) -> Result<Response<v1::VolumeStatusReply>, Status> {
         let ready = self.ready();
         let space = self.store.space();
-        let volumes = self.store.infos().into_iter().map(heartbeat::volume_report);
+        let volumes = self.replication.infos().into_iter().map(heartbeat::volume_report);
         let volumes = volumes.chain(self.store.broken().map(broken_report)).collect();
         let durability = match self.store.durability() {
             Durability::Sync => "sync",
@@ -75,6 +98,10 @@ impl Volume for VolumeServer {
     }
 }
 
+fn append_results(results: Vec<Result<(), hay_common::error::Failure>>) -> Vec<v1::AppendResult> {
+    results.into_iter().map(|result| v1::AppendResult { failure: result.err().map(Into::into) }).collect()
+}
+
 /// A volume that can't be opened shows in the status, with its reason; its class and incarnation are not known. The
 /// masters do not hear of it: to them it is missing, which it is.
 fn broken_report(broken: &crate::store::BrokenVolume) -> v1::VolumeReport {
@@ -89,4 +116,4 @@ fn broken_report(broken: &crate::store::BrokenVolume) -> v1::VolumeReport {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

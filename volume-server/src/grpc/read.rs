@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::failure;
 use crate::server::VolumeServer;
-use crate::store::{NeedleParts, ReadError, Store, held_bytes};
+use crate::store::{Needle, NeedleParts, ReadError, held_bytes};
 
 /// Needles of one batch that are in memory at once.
 const READS_AT_ONCE: usize = 8;
@@ -30,6 +30,7 @@ struct Wanted {
     cookie: Cookie,
     offset: u32,
     length: u32,
+    checksum: bool,
 }
 
 impl Wanted {
@@ -40,6 +41,7 @@ impl Wanted {
             cookie: Cookie(item.cookie),
             offset: item.offset,
             length: item.length,
+            checksum: item.checksum,
         })
     }
 
@@ -61,7 +63,24 @@ impl Wanted {
     }
 }
 
+fn part(data: Bytes, codec: u8, checksum: bool) -> v1::ReadPart {
+    match checksum {
+        true => v1::ReadPart { crc32c: Some(crc32c::crc32c(&data)), codec: u32::from(codec), data },
+        false => v1::ReadPart { data, ..v1::ReadPart::default() },
+    }
+}
+
 impl VolumeServer {
+    /// Bytes of a needle. That there is none only a replica says that is confirmed as whole.
+    fn length_of(&self, wanted: &Wanted) -> Result<u32, Failure> {
+        let length = self.store.length(wanted.volume, wanted.key, wanted.cookie);
+        let length = length.map_err(|error| match error {
+            ReadError::Absent(id) if !self.replication.may_say_absent(id) => ReadError::Unconfirmed(id),
+            error => error,
+        });
+        length.map_err(failure::read)
+    }
+
     /// Each item succeeds or fails alone.
     pub(super) async fn read_items(&self, items: Vec<v1::ReadItem>) -> Result<Vec<v1::ReadResult>, Failure> {
         if items.len() > RPC_BATCH_ITEMS_MAX {
@@ -70,7 +89,7 @@ impl VolumeServer {
         }
         // A message has room for its ids and texts beside this.
         let mut room = RPC_MESSAGE_BYTES_MAX;
-        let planned: Vec<_> = items.iter().map(|item| plan(&self.store, item, &mut room)).collect();
+        let planned: Vec<_> = items.iter().map(|item| plan(self, item, &mut room)).collect();
         let held = planned.iter().flatten().map(|planned| planned.held).sum::<usize>();
         // All at once: batches that held some and waited for more could wait for one another. Given back when the
         // answer is handed over: from then on its bytes are its reader's.
@@ -78,10 +97,13 @@ impl VolumeServer {
         let _budget = budget.map_err(|_| failure::read(ReadError::Closing))?;
         let mut results = Vec::with_capacity(planned.len());
         let mut reads =
-            stream::iter(planned).map(|planned| read_planned(&self.store, planned)).buffered(READS_AT_ONCE);
+            stream::iter(planned).map(|planned| read_planned(self, planned)).buffered(READS_AT_ONCE);
         while let Some(read) = reads.next().await {
             results.push(match read {
-                Ok((data, codec)) => v1::ReadResult { data, codec: u32::from(codec), failure: None },
+                Ok((data, codec, checksum)) => {
+                    let crc32c = checksum.then(|| crc32c::crc32c(&data));
+                    v1::ReadResult { data, codec: u32::from(codec), failure: None, crc32c }
+                }
                 Err(failure) => v1::ReadResult { failure: Some(failure.into()), ..v1::ReadResult::default() },
             });
         }
@@ -91,8 +113,8 @@ impl VolumeServer {
     /// A range in parts of at most 1 MiB, the whole needle verified before the first.
     pub(super) async fn read_stream(&self, item: &v1::ReadItem) -> Result<BoxStream<v1::ReadPart>, Failure> {
         let wanted = Wanted::new(item)?;
-        let Wanted { volume, key, cookie, .. } = wanted;
-        let length = self.store.length(volume, key, cookie).map_err(failure::read)?;
+        let Wanted { volume, key, cookie, checksum, .. } = wanted;
+        let length = self.length_of(&wanted)?;
         let range = wanted.range(length)?;
         // Readers may stall for minutes. As many as the budget allows hold what they want in memory; the others are
         // slower, and hold a small part.
@@ -100,23 +122,24 @@ impl VolumeServer {
         let source = match self.read_budget.clone().try_acquire_many_owned(held) {
             Ok(permit) => {
                 let needle = self.store.read_range(volume, key, cookie, range.clone()).await;
-                let data = needle.map_err(failure::read)?.data;
-                Source::Held { data: Bytes::from_owner(Held { data, _permit: permit }), offset: range.start }
+                let Needle { codec, data } = needle.map_err(failure::read)?;
+                let data = Bytes::from_owner(Held { data, _permit: permit });
+                Source::Held { data, codec, offset: range.start }
             }
             Err(_) => Source::Parts(self.store.read_parts(volume, key, cookie).await.map_err(failure::read)?),
         };
         if range.is_empty() {
-            let empty = v1::ReadPart { data: Bytes::new() };
+            let empty = part(Bytes::new(), source.codec(), checksum);
             return Ok(Box::pin(stream::iter([Ok(empty)])));
         }
-        Ok(Box::pin(stream::unfold((source, range), |(source, range)| async move {
+        Ok(Box::pin(stream::unfold((source, range), move |(source, range)| async move {
             if range.is_empty() {
                 return None;
             }
             match source.part(range.clone()).await {
                 Ok(data) => {
                     let rest = range.start + data.len() as u32..range.end;
-                    Some((Ok(v1::ReadPart { data }), (source, rest)))
+                    Some((Ok(part(data, source.codec(), checksum)), (source, rest)))
                 }
                 // An empty rest ends the stream after its error.
                 Err(failure) => Some((Err(to_status(failure)), (source, range.end..range.end))),
@@ -141,16 +164,24 @@ enum Source {
     /// The needle's data from `offset` on.
     Held {
         data: Bytes,
+        codec: u8,
         offset: u32,
     },
     Parts(NeedleParts),
 }
 
 impl Source {
+    fn codec(&self) -> u8 {
+        match self {
+            Self::Held { codec, .. } => *codec,
+            Self::Parts(parts) => parts.codec(),
+        }
+    }
+
     /// The first part of `range`.
     async fn part(&self, range: Range<u32>) -> Result<Bytes, Failure> {
         match self {
-            Self::Held { data, offset } => {
+            Self::Held { data, offset, .. } => {
                 let start = (range.start - offset) as usize;
                 Ok(data.slice(start..start + range.len().min(RPC_BULK_PART_BYTES)))
             }
@@ -165,15 +196,16 @@ struct Planned {
     key: NeedleKey,
     cookie: Cookie,
     range: Range<u32>,
+    checksum: bool,
     /// Bytes that its answer holds.
     held: usize,
 }
 
 /// Looks at the index alone; takes what the item's answer needs from `room`.
-fn plan(store: &Store, item: &v1::ReadItem, room: &mut usize) -> Result<Planned, Failure> {
+fn plan(server: &VolumeServer, item: &v1::ReadItem, room: &mut usize) -> Result<Planned, Failure> {
     let wanted = Wanted::new(item)?;
-    let Wanted { volume, key, cookie, .. } = wanted;
-    let length = store.length(volume, key, cookie).map_err(failure::read)?;
+    let Wanted { volume, key, cookie, checksum, .. } = wanted;
+    let length = server.length_of(&wanted)?;
     let range = wanted.range(length)?;
     *room = room.checked_sub(range.len()).ok_or_else(|| {
         let text =
@@ -181,11 +213,14 @@ fn plan(store: &Store, item: &v1::ReadItem, room: &mut usize) -> Result<Planned,
         Failure::new(ErrorCode::TooLarge, text)
     })?;
     let held = held_bytes(length, &range);
-    Ok(Planned { volume, key, cookie, range, held })
+    Ok(Planned { volume, key, cookie, range, checksum, held })
 }
 
-async fn read_planned(store: &Store, planned: Result<Planned, Failure>) -> Result<(Bytes, u8), Failure> {
-    let Planned { volume, key, cookie, range, .. } = planned?;
-    let needle = store.read_range(volume, key, cookie, range).await.map_err(failure::read)?;
-    Ok((needle.data, needle.codec))
+async fn read_planned(
+    server: &VolumeServer,
+    planned: Result<Planned, Failure>,
+) -> Result<(Bytes, u8, bool), Failure> {
+    let Planned { volume, key, cookie, range, checksum, .. } = planned?;
+    let needle = server.store.read_range(volume, key, cookie, range).await.map_err(failure::read)?;
+    Ok((needle.data, needle.codec, checksum))
 }

@@ -61,6 +61,28 @@ pub enum AppendError {
     /// The server is shutting down.
     #[error("this volume server is shutting down")]
     Closing,
+    /// It is one replica of several, and no master has said since this server started that it still is.
+    #[error("volume {0} is not confirmed by a master yet; another volume takes the append")]
+    Unconfirmed(VolumeId),
+    /// It is being copied here.
+    #[error("volume {0} is being filled on this server")]
+    Filling(VolumeId),
+    /// Another replica did not take an append, so that none is acknowledged until the masters have sealed the volume.
+    #[error("volume {volume} is read-only: {reason}")]
+    ReplicaFailed {
+        /// Which volume.
+        volume: VolumeId,
+        /// Which replica, and how.
+        reason: String,
+    },
+    /// Another replica refused this needle alone.
+    #[error("a replica of volume {volume} refused the needle: {reason}")]
+    ReplicaRefused {
+        /// Which volume.
+        volume: VolumeId,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// Why a needle was not read.
@@ -77,6 +99,9 @@ pub enum ReadError {
         "volume {0} holds no such needle that can be read; some of its records can't be: it may be one of them"
     )]
     Lost(VolumeId),
+    /// Not held here; but this replica may not be whole, or may have been left behind, so that others must be asked.
+    #[error("volume {0} holds no such needle here, and this replica is not confirmed as whole: ask another")]
+    Unconfirmed(VolumeId),
     /// The bytes are not what was written.
     #[error("the needle at offset {offset} of volume {volume} is damaged: {reason}")]
     Corrupt {
@@ -153,6 +178,14 @@ pub enum StoreError {
     /// The volume is not there.
     #[error("volume {0} is not on this server")]
     NoVolume(VolumeId),
+    /// The volume can't be filled in its place.
+    #[error("volume {volume} can't be filled on this server: {reason}")]
+    NotFillable {
+        /// Which volume.
+        volume: VolumeId,
+        /// Why.
+        reason: String,
+    },
     /// The volume's appender did not answer.
     #[error("volume {0} is closed")]
     Closed(VolumeId),

@@ -4,9 +4,11 @@ mod appender;
 mod config;
 mod draft;
 mod error;
+mod fill;
 mod gather;
 mod layout;
 mod meters;
+mod names;
 mod parts;
 mod queue;
 mod read;
@@ -26,12 +28,13 @@ use hay_common::ids::{Cookie, Epoch, Incarnation, NeedleKey, NodeId, VolumeId};
 use hay_common::limits::BLOCKING_READS_MAX;
 use hay_common::model::SizeClass;
 use hay_common::random::SharedRandom;
-use hay_needle::Superblock;
+use hay_needle::{State, Superblock};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 
 pub use config::StoreConfig;
 pub use error::{AppendError, ReadError, StoreError};
+pub use names::Names;
 pub use parts::NeedleParts;
 pub use queue::{Answers, NewNeedle};
 pub use read::{Needle, held_bytes};
@@ -97,11 +100,38 @@ impl Store {
         self.node
     }
 
-    /// Makes a volume durably; one that is there already with that class is left as it is, its epoch raised. Blocks.
+    /// Makes a volume that no other server has. See [`Store::create_replica`].
     ///
     /// # Errors
     /// `ClassDiffers`, I/O.
     pub fn create(&self, id: VolumeId, epoch: Epoch, class: SizeClass) -> Result<(), StoreError> {
+        self.create_replica(id, epoch, class, &[])
+    }
+
+    /// Makes a volume durably; one that is there already with that class is left as it is, its epoch raised. `members`:
+    /// the servers that have it, the primary first; none where it is this one alone. They are durable with it: an append
+    /// may be acknowledged only when all have it. Blocks.
+    ///
+    /// # Errors
+    /// `ClassDiffers`, I/O.
+    pub fn create_replica(
+        &self,
+        id: VolumeId,
+        epoch: Epoch,
+        class: SizeClass,
+        members: &[NodeId],
+    ) -> Result<(), StoreError> {
+        self.make(id, epoch, class, members, false)
+    }
+
+    fn make(
+        &self,
+        id: VolumeId,
+        epoch: Epoch,
+        class: SizeClass,
+        members: &[NodeId],
+        filling: bool,
+    ) -> Result<(), StoreError> {
         let _one_at_a_time = self.creation.lock();
         let paths = VolumePaths::new(&self.shared.config.dir, id);
         if let Some(broken) = self.broken.get(&id) {
@@ -111,7 +141,14 @@ impl Store {
             if volume.class != class {
                 return Err(StoreError::ClassDiffers(id));
             }
-            return volume.change_state(|state| state.epoch = state.epoch.max(epoch)).at(&paths.state);
+            let raised = volume.change_state(|state| {
+                // One that has gone on to another epoch knows its members better.
+                if state.epoch <= epoch {
+                    state.members = members.to_vec();
+                }
+                state.epoch = state.epoch.max(epoch);
+            });
+            return raised.at(&paths.state);
         }
         let disk = self.shared.disk.as_ref();
         let incarnation = Incarnation::from_random(self.random.u128());
@@ -119,7 +156,8 @@ impl Store {
         // Data, state, inventory: an opening in between finds an empty volume, or none that it misses. What an earlier
         // try left is written over: nothing was ever appended to it, since it was not opened.
         atomic_publish(disk, &paths.data, &block.encode()).at(&paths.data)?;
-        atomic_publish(disk, &paths.state, &recover::first_state(&block).encode()).at(&paths.state)?;
+        let state = State { members: members.to_vec(), filling, ..recover::first_state(&block) };
+        atomic_publish(disk, &paths.state, &state.encode()).at(&paths.state)?;
         let mut inventory = layout::inventory(disk, &self.shared.config.dir)?;
         inventory.insert(id);
         layout::write_inventory(disk, &self.shared.config.dir, &inventory)?;
@@ -157,6 +195,7 @@ impl Store {
     pub async fn append(&self, id: VolumeId, needles: Vec<NewNeedle>) -> Answers {
         let count = needles.len();
         let submitted = match self.volume(id) {
+            Some(volume) if volume.state.load().filling => Err(AppendError::Filling(id)),
             Some(volume) => volume.submit(needles),
             None => Err(AppendError::NoVolume(id)),
         };
@@ -284,6 +323,11 @@ impl Store {
                 tracing::warn!(volume = %id, "the volume was not closed cleanly; the next start replays it");
             }
         }
+    }
+
+    /// What is durable of a volume beside its needles: epoch, seal, members.
+    pub fn state(&self, id: VolumeId) -> Option<Arc<State>> {
+        self.volume(id).map(|volume| volume.state.load_full())
     }
 
     fn volume(&self, id: VolumeId) -> Option<Arc<Volume>> {

@@ -20,6 +20,7 @@ const _: () = assert!(READ_SWEEP_BYTES.is_multiple_of(READ_STREAM_PART_BYTES));
 pub struct NeedleParts {
     volume: Arc<Volume>,
     slot: Slot,
+    codec: u8,
     /// CRC32C of each part.
     sums: Vec<u32>,
     permits: Arc<Semaphore>,
@@ -37,13 +38,18 @@ impl NeedleParts {
         let own = volume.clone();
         let sums = blocking(&permits, move || {
             let mut sums = Vec::with_capacity(slot.length as usize / READ_STREAM_PART_BYTES + 1);
-            sweep(&own, slot, key, cookie, |_, piece| {
+            let header = sweep(&own, slot, key, cookie, |_, piece| {
                 sums.extend(piece.chunks(READ_STREAM_PART_BYTES).map(crc32c::crc32c));
             })?;
-            Ok(sums)
+            Ok((header.codec, sums))
         });
-        let sums = sums.await?;
-        Ok(Self { volume, slot, sums, permits })
+        let (codec, sums) = sums.await?;
+        Ok(Self { volume, slot, codec, sums, permits })
+    }
+
+    /// As it was given at the append.
+    pub fn codec(&self) -> u8 {
+        self.codec
     }
 
     /// Bytes of data.

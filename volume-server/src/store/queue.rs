@@ -48,6 +48,18 @@ impl NewNeedle {
     }
 }
 
+impl NewNeedle {
+    /// The epoch that it carries.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Bytes of its data.
+    pub fn length(&self) -> usize {
+        self.length as usize
+    }
+}
+
 /// One answer for each needle of a submission, in order.
 pub type Answers = Vec<Result<(), AppendError>>;
 

@@ -164,6 +164,8 @@ pub(crate) fn first_state(block: &Superblock) -> State {
         sealed: None,
         read_only: None,
         incomplete: false,
+        filling: false,
+        members: Vec::new(),
     }
 }
 

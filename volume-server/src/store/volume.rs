@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use hay_common::clock::SharedClock;
 use hay_common::disk::{DiskFile, SharedDisk, atomic_publish};
-use hay_common::ids::{Epoch, Incarnation, VolumeId};
+use hay_common::ids::{Epoch, Incarnation, NodeId, VolumeId};
 use hay_common::model::{SizeClass, VolumeState};
 use hay_needle::{Index, Seeds, State};
 use parking_lot::{Mutex, RwLock};
@@ -91,6 +91,12 @@ pub struct VolumeInfo {
     pub incarnation: Incarnation,
     /// Reads since the server started.
     pub reads: u64,
+    /// It is being copied here.
+    pub filling: bool,
+    /// It may have lost needles whose names it does not know.
+    pub incomplete: bool,
+    /// The replica because of which appends are not acknowledged here any more.
+    pub failed_replica: Option<NodeId>,
 }
 
 impl Volume {
@@ -167,6 +173,9 @@ impl Volume {
             garbage_bytes: content.garbage,
             incarnation: self.incarnation,
             reads: self.reads.load(Ordering::Relaxed),
+            filling: state.filling,
+            incomplete: state.incomplete,
+            failed_replica: None,
         }
     }
 }

@@ -116,7 +116,7 @@ impl Volume for Core {
         };
         let parts = std::iter::from_fn(move || {
             let part = data.split_to(data.len().min(1 << 20));
-            (!part.is_empty()).then_some(Ok(ReadPart { data: part }))
+            (!part.is_empty()).then_some(Ok(ReadPart { data: part, ..ReadPart::default() }))
         });
         let parts = stream::iter(parts);
         let parts = if hangs { parts.chain(stream::pending()).boxed() } else { parts.boxed() };
@@ -130,6 +130,27 @@ impl Volume for Core {
         self.control.enter(&request).await?;
         let node = self.control.padding().into();
         Ok(Response::new(VolumeStatusReply { node, ready: true, ..VolumeStatusReply::default() }))
+    }
+
+    async fn replicate_batch(
+        &self,
+        _: Request<crate::v1::ReplicateBatchRequest>,
+    ) -> Result<Response<crate::v1::ReplicateBatchReply>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn replicate(
+        &self,
+        _: Request<Streaming<crate::v1::AppendPart>>,
+    ) -> Result<Response<crate::v1::ReplicateReply>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn list_needles(
+        &self,
+        _: Request<crate::v1::ListNeedlesRequest>,
+    ) -> Result<Response<crate::v1::ListNeedlesReply>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
     }
 }
 

@@ -7,7 +7,13 @@ use super::master::{Session, TestMaster};
 use super::*;
 
 fn create(volume: VolumeId, class: v1::SizeClass) -> Command {
-    Command::Create(v1::CreateVolume { volume: volume.0, epoch: 3, class: class.into(), replicas: vec![] })
+    Command::Create(v1::CreateVolume {
+        volume: volume.0,
+        epoch: 3,
+        class: class.into(),
+        replicas: vec![],
+        members: vec![],
+    })
 }
 
 /// The next report that names that volume.

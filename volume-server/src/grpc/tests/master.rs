@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 /// One heartbeat stream, as the master sees it.
-pub(super) struct Session {
+pub(crate) struct Session {
     pub reports: Streaming<v1::HeartbeatReport>,
     commands: mpsc::Sender<Result<v1::HeartbeatCommand, Status>>,
 }
@@ -41,7 +41,7 @@ impl Session {
     }
 }
 
-pub(super) struct TestMaster(Mutex<Option<mpsc::Sender<Session>>>);
+pub(crate) struct TestMaster(Mutex<Option<mpsc::Sender<Session>>>);
 
 impl TestMaster {
     /// Takes reports and says nothing.
@@ -103,5 +103,12 @@ impl Master for TestMaster {
         _: Request<v1::ClusterStatusRequest>,
     ) -> Result<Response<v1::ClusterStatusReply>, Status> {
         Err(Status::unimplemented("not asked for by a volume server"))
+    }
+
+    async fn repair_volume(
+        &self,
+        _: Request<v1::RepairVolumeRequest>,
+    ) -> Result<Response<v1::RepairVolumeReply>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
     }
 }

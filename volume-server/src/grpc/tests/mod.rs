@@ -1,7 +1,7 @@
 //! The service through its wrapper, and a master that a test plays.
 
 mod heartbeats;
-mod master;
+pub(crate) mod master;
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub(super) const SMALL: VolumeId = VolumeId(7);
 pub(super) const LARGE: VolumeId = VolumeId(8);
 pub(super) const EPOCH: Epoch = Epoch(3);
 
-pub(super) fn key() -> ClusterKey {
+pub(crate) fn key() -> ClusterKey {
     ClusterKey::from_seed(ClusterId::from_random(5), &[4; 32]).unwrap()
 }
 
@@ -49,6 +49,7 @@ async fn start(dir: &std::path::Path, master: Arc<TestMaster>) -> Arc<VolumeServ
         random: SeededRandom::shared(3),
         lease_key: key().public(),
         master: Box::new(move |_| master),
+        peers: Box::new(|_| hay_client::Peers::new(None)),
     };
     VolumeServer::start(config, deps).await.unwrap()
 }
@@ -98,7 +99,14 @@ fn item(volume: VolumeId, key: u128, data: Bytes) -> v1::AppendItem {
 }
 
 fn read_item(volume: VolumeId, key: u128, offset: u32, length: u32) -> v1::ReadItem {
-    v1::ReadItem { volume: volume.0, key: NeedleKey(key).to_wire(), cookie: 9, offset, length }
+    v1::ReadItem {
+        volume: volume.0,
+        key: NeedleKey(key).to_wire(),
+        cookie: 9,
+        offset,
+        length,
+        checksum: false,
+    }
 }
 
 fn code(failure: &Option<v1::Failure>) -> Option<ErrorCode> {

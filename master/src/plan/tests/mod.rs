@@ -1,3 +1,7 @@
+mod fencing;
+mod repairs;
+mod spread;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use hay_common::ids::{Epoch, NodeId};
@@ -17,6 +21,8 @@ struct World {
     policy: Policy,
     now: Duration,
     servers: BTreeMap<u8, Server>,
+    /// These do nothing.
+    paused: BTreeSet<u8>,
 }
 
 struct Server {
@@ -34,6 +40,22 @@ fn info(n: u8) -> Node {
     Node { address: format!("server-{n}"), rack: format!("rack-{}", n / 2), ..Node::default() }
 }
 
+fn fresh(volume: VolumeId, epoch: Epoch, class: SizeClass) -> VolumeReport {
+    VolumeReport {
+        id: volume,
+        epoch,
+        class,
+        state: VolumeState::Writable,
+        read_only_reason: None,
+        size_bytes: 64,
+        needles: 0,
+        garbage_bytes: 0,
+        filling: false,
+        incomplete: false,
+        failed_replica: None,
+    }
+}
+
 impl World {
     fn new(servers: u8, replicas: u8) -> Self {
         let mut world = Self {
@@ -42,6 +64,7 @@ impl World {
             policy: Policy::default(),
             now: Duration::from_secs(100),
             servers: BTreeMap::new(),
+            paused: BTreeSet::new(),
         };
         world.live.begin(world.now);
         world.state.apply(Command::Configure(Configuration { replicas }));
@@ -75,6 +98,7 @@ impl World {
             total_bytes: 200 * GIB,
             sequence: 1,
             partial: false,
+            instance: None,
         };
         assert_eq!(self.live.hear(server.session, report, self.now), Heard::Known);
     }
@@ -90,11 +114,12 @@ impl World {
         for (node, down) in plan.down {
             self.live.send(node, down, self.now);
         }
+        self.live.tell(self.state.version);
         for command in plan.commands {
             let outcome = self.state.apply(command.clone());
             assert!(!matches!(outcome, Outcome::Refused(_)), "{command:?}: {outcome:?}");
         }
-        for n in self.servers.keys().copied().collect::<Vec<_>>() {
+        for n in self.servers.keys().copied().filter(|n| !self.paused.contains(n)).collect::<Vec<_>>() {
             self.obey(n);
         }
         busy
@@ -107,24 +132,18 @@ impl World {
             obeyed = true;
             match down {
                 Down::Create { volume, epoch, class, .. } => {
-                    let report = VolumeReport {
-                        id: volume,
-                        epoch,
-                        class,
-                        state: VolumeState::Writable,
-                        read_only_reason: None,
-                        size_bytes: 64,
-                        needles: 0,
-                        garbage_bytes: 0,
-                    };
-                    server.volumes.insert(volume, report);
+                    server.volumes.insert(volume, fresh(volume, epoch, class));
                 }
                 Down::Seal { volume, epoch } => {
                     let known = server.volumes.get_mut(&volume).unwrap();
                     known.epoch = epoch;
                     known.state = VolumeState::Sealed;
                 }
-                Down::FullReport | Down::Acknowledge { .. } => {}
+                Down::FullReport | Down::Acknowledge { .. } | Down::Confirm(_) => {}
+                Down::Fill { volume, epoch, class, .. } => {
+                    let report = fresh(volume, epoch, class);
+                    server.volumes.insert(volume, VolumeReport { state: VolumeState::Sealed, ..report });
+                }
             }
         }
         if obeyed {

@@ -1,0 +1,219 @@
+//! Where volumes are, and that no one server is needed by all of them.
+
+use super::*;
+
+fn labelled(n: u8, zone: &str, rack: &str) -> (u8, Node) {
+    let info = Node { zone: zone.to_owned(), rack: rack.to_owned(), ..info(n) };
+    (n, info)
+}
+
+fn world_of(servers: Vec<(u8, Node)>, replicas: u8) -> World {
+    let mut world = World::new(0, replicas);
+    for (n, info) in servers {
+        world.connect(n, BTreeMap::new());
+        world.state.apply(Command::Register { node: id(n), info });
+    }
+    world.settle();
+    world
+}
+
+fn unlabelled(servers: u8, replicas: u8) -> World {
+    world_of((0..servers).map(|n| labelled(n, "", "")).collect(), replicas)
+}
+
+/// For each server: a volume of each class without it, in every lease.
+fn does_without_any(world: &World) {
+    for turn in 0..12 {
+        let leased = select(&world.view(), &[], turn);
+        assert!(covers_all(&leased) && leased.len() <= hay_common::limits::WRITE_LEASE_VOLUMES_MAX);
+        for node in world.servers.keys() {
+            let address = format!("server-{node}");
+            for size in SIZES {
+                let other = leased.iter().find(|l| l.class == size && !l.replicas.contains(&address));
+                assert!(other.is_some(), "all {size:?} volumes of lease {turn} need {address}: {leased:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_lease_needs_any_one_server() {
+    for (servers, replicas) in [(2, 1), (3, 1), (3, 2), (4, 2), (4, 3), (5, 3), (7, 2), (9, 3)] {
+        does_without_any(&unlabelled(servers, replicas));
+    }
+}
+
+#[test]
+fn writers_begin_with_different_servers() {
+    let world = unlabelled(3, 2);
+    let first = |turn| select(&world.view(), &[], turn)[0].replicas[0].clone();
+    let firsts: BTreeSet<String> = (0..3).map(first).collect();
+    assert_eq!(firsts.len(), 3);
+}
+
+#[test]
+fn replicas_are_in_zones_then_racks_of_their_own() {
+    let servers = vec![
+        labelled(0, "a", "1"),
+        labelled(1, "a", "2"),
+        labelled(2, "b", "1"),
+        labelled(3, "b", "2"),
+        labelled(4, "b", "2"),
+    ];
+    let world = world_of(servers, 2);
+    for volume in world.state.volumes.values() {
+        let zones: BTreeSet<_> = volume.members.iter().map(|m| &world.state.nodes[&m.node].zone).collect();
+        assert_eq!(zones.len(), 2, "{volume:?}");
+    }
+    let one_zone =
+        vec![labelled(0, "a", "1"), labelled(1, "a", "1"), labelled(2, "a", "2"), labelled(3, "a", "2")];
+    let world = world_of(one_zone, 2);
+    for volume in world.state.volumes.values() {
+        let racks: BTreeSet<_> = volume.members.iter().map(|m| &world.state.nodes[&m.node].rack).collect();
+        assert_eq!(racks.len(), 2, "{volume:?}");
+    }
+    does_without_any(&world);
+    // Only one server is elsewhere: labels go before the wish to do without it.
+    let lone = world_of(vec![labelled(0, "a", "1"), labelled(1, "a", "1"), labelled(2, "b", "1")], 2);
+    let far = id(2);
+    assert!(lone.state.volumes.values().all(|v| v.members.iter().any(|m| m.node == far)));
+}
+
+#[test]
+fn when_a_server_dies_writers_go_on_and_its_volumes_are_sealed_and_replaced() {
+    let mut world = unlabelled(3, 2);
+    let before = world.state.volumes.len();
+    world.paused.insert(2);
+    for _ in 0..11 {
+        world.now += Duration::from_secs(1);
+        world.report(0);
+        world.report(1);
+        let leased = select(&world.view(), &[], 0);
+        assert!(covers_all(&leased), "at any time");
+    }
+    world.settle();
+    let dead = id(2);
+    for (volume, state) in world.state.volumes.iter().map(|(id, v)| (id, v.state)) {
+        let members = &world.state.volumes[volume].members;
+        let needs_it = members.iter().any(|m| m.node == dead);
+        assert_eq!(state == VolumeState::Sealed, needs_it, "{volume}");
+    }
+    assert!(world.state.volumes.len() > before, "others were made on the survivors");
+    let leased = select(&world.view(), &[], 0);
+    assert!(covers_all(&leased) && leased.len() == 8);
+    // Had it only been paused, it would hear of each seal when it goes on.
+    let paused = &mut world.servers.get_mut(&2).unwrap().commands;
+    let mut seals = 0;
+    while let Ok(down) = paused.try_recv() {
+        if let Down::Confirm(confirmed) = down {
+            seals += confirmed.iter().filter(|c| c.state == VolumeState::Sealed).count();
+        }
+    }
+    let with_it = |v: &&Volume| v.state == VolumeState::Sealed && v.members.iter().any(|m| m.node == dead);
+    assert_eq!(seals, world.state.volumes.values().filter(with_it).count());
+    // It comes back with what it had: left behind, and told so.
+    let had = world.servers[&2].volumes.clone();
+    world.connect(2, had);
+    let mut told = Vec::new();
+    for down in decide(&world.view()).down {
+        if let (node, Down::Seal { .. }) = &down {
+            told.push(*node);
+        }
+    }
+    assert!(told.is_empty(), "the job is over; it hears by its report what the map says");
+    let held: Vec<VolumeId> = world.servers[&2].volumes.keys().copied().collect();
+    let confirmed = confirm(&world.view(), dead, held);
+    assert!(!confirmed.is_empty());
+    assert!(confirmed.iter().all(|c| c.state == VolumeState::Sealed && c.epoch == Epoch(2)));
+}
+
+#[test]
+fn a_server_that_failed_as_a_replica_gets_nothing_new_and_is_not_waited_for() {
+    let mut world = World::new(4, 2);
+    let (volume, members) = {
+        let (id, volume) = world.state.volumes.iter().next().unwrap();
+        (*id, volume.members.clone())
+    };
+    let server = |node: NodeId| (0..4).find(|n| id(*n) == node).unwrap();
+    let (primary, failed) = (server(members[0].node), members[1].node);
+    world.change(primary, volume, |report| {
+        report.read_only_reason = Some("replica failed".to_owned());
+        report.failed_replica = Some(failed);
+    });
+    let leased = select(&world.view(), &[], 0);
+    let address = format!("server-{}", server(failed));
+    assert!(covers_all(&leased) && leased.iter().all(|l| !l.replicas.contains(&address)), "{leased:?}");
+    let plan = decide(&world.view());
+    assert!(plan.commands.contains(&Command::Seal { volume, epoch: Epoch(1), fence: Epoch(1) }));
+    for command in plan.commands {
+        let before = world.state.volumes.len();
+        world.state.apply(command);
+        let new = world.state.volumes.iter().skip(before);
+        assert!(new.flat_map(|(_, v)| &v.members).all(|m| m.node != failed), "nothing new goes there");
+    }
+    // Nobody has sealed yet: nothing is published. The primary alone is enough then; the failed one still reports.
+    assert!(!decide(&world.view()).commands.contains(&Command::Sealed { volume, epoch: Epoch(2) }));
+    world.change(primary, volume, |report| {
+        report.epoch = Epoch(2);
+        report.state = VolumeState::Sealed;
+    });
+    assert!(decide(&world.view()).commands.contains(&Command::Sealed { volume, epoch: Epoch(2) }));
+    assert!(!world.live.is_well(failed, world.now));
+    let had = world.servers[&server(failed)].volumes.clone();
+    world.connect(server(failed), had);
+    assert!(world.live.is_well(failed, world.now), "it has come back");
+}
+
+#[test]
+fn volumes_on_a_disk_that_fails_again_and_again_are_bounded() {
+    let mut world = World::new(3, 2);
+    for _ in 0..200 {
+        let bad = id(2);
+        let Some(volume) = world
+            .state
+            .open_volumes()
+            .find(|(id, v)| {
+                v.members.iter().any(|m| m.node == bad) && world.servers[&2].volumes.contains_key(id)
+            })
+            .map(|(id, _)| id)
+        else {
+            break;
+        };
+        world.change(2, volume, |report| report.read_only_reason = Some("a sync failed".to_owned()));
+        world.settle();
+    }
+    assert!(world.state.volumes.len() < 80, "{}", world.state.volumes.len());
+    assert!(covers_all(&select(&world.view(), &[], 0)), "the others go on");
+}
+
+#[test]
+fn two_runs_with_one_id_are_told_apart_and_a_restart_is_not_refused() {
+    let mut world = World::new(1, 1);
+    let now = world.now;
+    let hear = |world: &mut World, instance| {
+        let server = &world.servers[&0];
+        let volumes: Vec<VolumeReport> = server.volumes.values().cloned().collect();
+        let report = Report {
+            full: true,
+            node: id(0),
+            info: info(0),
+            digest: volumes_digest(volumes.iter().map(|v| (v.id, v.epoch, v.state))),
+            volumes,
+            removed: Vec::new(),
+            free_bytes: 1,
+            total_bytes: 1,
+            sequence: 2,
+            partial: false,
+            instance: Some(instance),
+        };
+        let session = server.session;
+        world.live.hear(session, report, now)
+    };
+    assert_eq!(hear(&mut world, 7), Heard::Known);
+    assert!(world.live.is_taken(id(0), Some(8), now));
+    assert!(!world.live.is_taken(id(0), Some(7), now), "its own second stream");
+    assert!(!world.live.is_taken(id(0), Some(8), now + hay_common::limits::HEARTBEAT_GONE), "silent");
+    let session = world.servers[&0].session;
+    world.live.disconnect(id(0), session);
+    assert!(!world.live.is_taken(id(0), Some(8), now), "killed and started again");
+}
