@@ -1,10 +1,11 @@
 #!/bin/sh
 # Starts a whole cluster as processes on loopback, shows that it works, and keeps it running. Called by `make cluster`.
-# VOLUME_SERVERS and GATEWAYS say how many of each. One master and one copy of each volume, so far.
+# MASTERS, VOLUME_SERVERS and GATEWAYS say how many of each, REPLICAS how often a volume is kept.
 set -eu
 cd "$(dirname "$0")/.."
 hay=$PWD/target/release/hay
 dir=$DIR
+masters=${MASTERS:-3}
 volume_servers=${VOLUME_SERVERS:-3}
 gateways=${GATEWAYS:-2}
 port=${PORT:-7100}
@@ -39,11 +40,26 @@ start() {
 
 mkdir -p "$dir"
 [ -e "$dir/cluster.key" ] || "$hay" cluster new-key "$dir/cluster.key"
-at_masters=127.0.0.1:$((port + 1))
+each() {
+    n=1
+    while [ "$n" -le "$1" ]; do
+        printf '%s127.0.0.1:%d' "$([ "$n" -gt 1 ] && echo ,)" $(($2 + n))
+        n=$((n + 1))
+    done
+}
+at_masters=$(each "$masters" "$port")
 at_filer=127.0.0.1:$((port + 31))
 
 echo "Starting:"
-start master master --dir "$dir/master" --listen "$at_masters" --replicas 1 --operations "127.0.0.1:$((port + 51))"
+n=1
+while [ "$n" -le "$masters" ]; do
+    peers=""
+    [ "$masters" -eq 1 ] || peers="--peers $at_masters"
+    # shellcheck disable=SC2086
+    start "master-$n" master --dir "$dir/master-$n" --listen "127.0.0.1:$((port + n))" --replicas "${REPLICAS:-2}" \
+        --operations "127.0.0.1:$((port + 50 + n))" $peers
+    n=$((n + 1))
+done
 n=1
 while [ "$n" -le "$volume_servers" ]; do
     start "volume-server-$n" volume-server --dir "$dir/volume-server-$n" --listen "127.0.0.1:$((port + 10 + n))" \
@@ -84,5 +100,6 @@ echo "The credentials are  $HAY_CREDENTIALS"
 echo "Try, in another terminal:"
 echo "    export HAY_CREDENTIALS=$HAY_CREDENTIALS"
 echo "    target/release/hay cluster status"
+echo "    kill -9 the process of a volume server, and go on reading and writing"
 echo "Ctrl-C stops it; what is stored stays in $dir."
 wait

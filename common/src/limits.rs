@@ -359,7 +359,6 @@ pub const ASIDE_SPARE_BYTES: u64 = 64 * MIB as u64;
 /// After a buffer could not be set aside, none is tried for this long.
 pub const ASIDE_PAUSE: Duration = Duration::from_secs(1);
 
-
 // ---- consensus, between members ----
 
 /// Members of one group, learners included.
@@ -396,7 +395,6 @@ pub const RAFT_PROMOTE_LAG_MAX: u64 = 1_000;
 pub const RAFT_CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 /// With a full disk the log looks for room this often.
 pub const LOG_ROOM_CHECK: Duration = Duration::from_millis(200);
-
 
 // ---- replication ----
 

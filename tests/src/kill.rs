@@ -1,7 +1,7 @@
 //! Every acknowledged write is there and whole after a crash, and nothing is ever half there.
 
-mod history;
-mod load;
+pub mod history;
+pub mod load;
 
 use std::time::Duration;
 

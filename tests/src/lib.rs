@@ -13,6 +13,8 @@ mod rules;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod counts;
 #[cfg(test)]
 mod dedup;

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
-use hay_master::{Master, MasterConfig, MasterDeps};
-use hay_proto::rpc::{serve_master, transport};
+use hay_consensus::{GrpcTransport, RaftEndpoint};
+use hay_master::{Master, MasterConfig, MasterDeps, MasterNetwork};
+use hay_proto::rpc::{Role, serve_master, serve_raft, transport};
 
 use super::flags::{ProcessFlags, ServiceFlags};
 use super::listen::Port;
@@ -18,11 +19,21 @@ use crate::server::directory::DataDirectory;
 #[command(after_help = "\
 Example:
   hay cluster new-key ./cluster.key
-  hay master --dir ./master --cluster-key ./cluster.key --replicas 2")]
+  hay master --dir ./master --cluster-key ./cluster.key --replicas 2
+
+Three masters, of which one may fail, on three machines:
+  hay master --dir /srv/master --cluster-key /etc/haystore/cluster.key --insecure-no-tls --listen 10.0.0.1:7001 \\
+      --peers 10.0.0.1:7001,10.0.0.2:7001,10.0.0.3:7001
+
+A group is formed once, when all of the list are there and none has been part of one.")]
 pub struct MasterArgs {
     /// The address of its gRPC port; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7001", env = "HAY_LISTEN")]
     pub listen: SocketAddr,
+    /// All masters of the cluster, this one too, by the addresses that they advertise; the same list for each of them.
+    /// None: this is the only one
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', env = "HAY_PEERS")]
+    pub peers: Vec<String>,
     /// On how many volume servers a new volume is kept. What is set stays where this is not given; 1 at first
     #[arg(long, value_name = "N", env = "HAY_REPLICAS", value_parser = clap::value_parser!(u8).range(1..=7))]
     pub replicas: Option<u8>,
@@ -53,10 +64,28 @@ async fn serve(args: MasterArgs, env: Environment) -> anyhow::Result<()> {
         ..MasterConfig::sole(directory.role(env.disk.as_ref(), "master")?)
     };
     let deps = MasterDeps { disk: env.disk.clone(), clock: env.clock.clone(), key: env.key.clone() };
-    let master = Master::start(config, deps).await.context("the master did not start")?;
+    let endpoint = RaftEndpoint::new();
+    let master = if args.peers.is_empty() {
+        Master::start(config, deps).await
+    } else {
+        anyhow::ensure!(
+            args.peers.contains(&port.address),
+            "--peers must name this master too, as {}: the address that it advertises",
+            port.address
+        );
+        let credentials = env.credentials(Role::Master, env.new_node());
+        let transport = GrpcTransport::shared(credentials);
+        Master::join(config, deps, MasterNetwork { peers: args.peers, random: env.random.clone(), transport })
+            .await
+    };
+    let master = master.context("the master did not start")?;
+    endpoint.add(Role::Master, master.group().clone());
     directory.complete(env.disk.as_ref())?;
     let address = port.address.clone();
-    let serving = port.serve(transport::server().add_service(serve_master(master.clone(), env.guard)));
+    let services = transport::server()
+        .add_service(serve_master(master.clone(), env.guard.clone()))
+        .add_service(serve_raft(endpoint, env.guard));
+    let serving = port.serve(services);
     let ready = master.clone();
     operations::serve(&args.process, "master", env.metrics, Arc::new(move || ready.ready())).await?;
     tracing::info!(address, "the master serves");

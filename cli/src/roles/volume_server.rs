@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
+use hay_client::Peers;
 use hay_client::group::{Members, masters};
 use hay_proto::rpc::{Credentials, Peer, Role, serve_volume, transport};
 use hay_volume_server::store::StoreConfig;
@@ -70,15 +71,17 @@ async fn serve(args: VolumeServerArgs, env: Environment) -> anyhow::Result<()> {
         tier: args.tier,
     };
     let (key, clock, random) = (env.key.clone(), env.clock.clone(), env.random.clone());
+    // The id that it signs with is known only once its directory is open.
+    let sign = move |node| Credentials::new(key, Peer { role: Role::VolumeServer, node }, clock);
+    let (as_client, as_peer) = (sign.clone(), sign);
+    let clock = env.clock.clone();
     let deps = Deps {
         disk: env.disk.clone(),
         clock: env.clock.clone(),
         random: env.random.clone(),
         lease_key: env.key.public(),
-        master: Box::new(move |node| {
-            let credentials = Credentials::new(key, Peer { role: Role::VolumeServer, node }, clock.clone());
-            masters(members, &credentials, clock, random)
-        }),
+        master: Box::new(move |node| masters(members, &as_client(node), clock, random)),
+        peers: Box::new(move |node| Peers::new(Some(as_peer(node)))),
     };
     let volumes = VolumeServer::start(config, deps).await.context("the volume server did not start")?;
     directory.complete(env.disk.as_ref())?;

@@ -8,7 +8,8 @@ use hay_proto::rpc::{BoxStream, Credentials, DynMaster, remote_master};
 use hay_proto::v1::master_server::Master;
 use hay_proto::v1::{
     ClusterStatusReply, ClusterStatusRequest, HeartbeatCommand, HeartbeatReport, LeaseWriteRequest,
-    VolumeMapReply, VolumeMapRequest, WatchVolumeMapRequest, WriteLease,
+    RepairVolumeReply, RepairVolumeRequest, VolumeMapReply, VolumeMapRequest, WatchVolumeMapRequest,
+    WriteLease,
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -66,5 +67,13 @@ impl Master for Masters {
         request: Request<ClusterStatusRequest>,
     ) -> Result<Response<ClusterStatusReply>, Status> {
         self.0.ask(request, |master, request| master.cluster_status(request)).await
+    }
+
+    async fn repair_volume(
+        &self,
+        request: Request<RepairVolumeRequest>,
+    ) -> Result<Response<RepairVolumeReply>, Status> {
+        // Asked for again, it names the repair that is under way.
+        self.0.ask(request, |master, request| master.repair_volume(request)).await
     }
 }

@@ -1,6 +1,7 @@
 //! Starts the real binary and talks to it: everything that the tests of the whole share.
 
 mod api;
+mod cluster;
 mod command;
 mod content;
 mod metrics;
@@ -10,6 +11,7 @@ mod trees;
 mod wait;
 
 pub use api::{Api, encode_path};
+pub use cluster::{Cluster, Link, Shape, Way};
 pub use command::{Ran, hay, hay_binary, hay_with_input, hay_within};
 pub use content::{Pattern, etag_of, pattern_bytes, pattern_stream, seed, sha256_hex};
 pub use metrics::Metrics;

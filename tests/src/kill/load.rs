@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -15,17 +15,33 @@ use crate::harness::{Api, Pattern, pattern_stream};
 const WRITERS: u64 = 12;
 const PATHS_PER_WRITER: u64 = 40;
 
+/// What writers take for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Errors {
+    /// The server may go away, or say that it is going.
+    Expected,
+    /// Every request must be answered, and well.
+    Never,
+}
+
 /// A running load.
 pub struct Load {
     writers: Vec<JoinHandle<BTreeMap<String, Track>>>,
     stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
     next_content: u64,
 }
 
 impl Load {
-    /// Goes on where `history` stands.
-    pub fn start(api: Api, mut history: History, seed: u64) -> Self {
+    /// Goes on where `history` stands, against a server that may go away.
+    pub fn start(api: Api, history: History, seed: u64) -> Self {
+        Self::start_on(&[api], Errors::Expected, history, seed)
+    }
+
+    /// Goes on where `history` stands, each writer at one of `servers`.
+    pub fn start_on(servers: &[Api], errors: Errors, mut history: History, seed: u64) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        let acknowledged = Arc::new(AtomicU64::new(0));
         // Each writer takes contents from a range of its own, of which no round sees the end.
         const CONTENTS: u64 = 1 << 20;
         let writers = (0..WRITERS)
@@ -34,8 +50,10 @@ impl Load {
                 let own: BTreeMap<String, Track> =
                     history.tracks.extract_if(.., |path, _| path.starts_with(&prefix)).collect();
                 let writer = Writer {
-                    api: api.clone(),
+                    api: servers[number as usize % servers.len()].clone(),
+                    errors,
                     stop: stop.clone(),
+                    acknowledged: acknowledged.clone(),
                     random: StdRng::seed_from_u64(seed.wrapping_add(number)),
                     next_content: history.next_content.wrapping_add(number * CONTENTS),
                     prefix,
@@ -44,7 +62,17 @@ impl Load {
                 tokio::spawn(writer.run())
             })
             .collect();
-        Self { writers, stop, next_content: history.next_content.wrapping_add(WRITERS * CONTENTS) }
+        Self {
+            writers,
+            stop,
+            acknowledged,
+            next_content: history.next_content.wrapping_add(WRITERS * CONTENTS),
+        }
+    }
+
+    /// How many writes were acknowledged so far.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::SeqCst)
     }
 
     /// The server is gone, or going: gathers what each writer knows.
@@ -65,7 +93,9 @@ impl Load {
 
 struct Writer {
     api: Api,
+    errors: Errors,
     stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
     random: StdRng,
     next_content: u64,
     prefix: String,
@@ -82,6 +112,7 @@ impl Writer {
             if !self.write(&path, known, next).await {
                 break;
             }
+            self.acknowledged.fetch_add(1, Ordering::SeqCst);
             self.tracks.insert(path, Track { known: next, open: None });
         }
         self.tracks
@@ -116,6 +147,9 @@ impl Writer {
         };
         match sent {
             Ok(answer) if answer.is_success() => true,
+            other if self.errors == Errors::Never => {
+                panic!("{path}, from {known:?} to {next:?}: a client saw an error: {other:?}")
+            }
             // A server that is ending may say so instead of nothing.
             Ok(answer) if answer.status == 503 => {
                 let deadline = crate::harness::Stopwatch::start();

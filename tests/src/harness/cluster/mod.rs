@@ -1,0 +1,210 @@
+//! A cluster of real processes on loopback, with a network between them that can be cut.
+
+mod process;
+mod proxy;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Api, eventually, eventually_async, hay};
+pub use process::Process;
+pub use proxy::{Link, Network, Way};
+
+/// A start of many processes on two cores, with elections and first volumes.
+const START_WITHIN: Duration = Duration::from_secs(90);
+
+/// What a cluster is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    pub masters: usize,
+    pub volume_servers: usize,
+    pub gateways: usize,
+    pub replicas: usize,
+}
+
+impl Shape {
+    /// The one of `make cluster`.
+    pub const USUAL: Self = Self { masters: 3, volume_servers: 3, gateways: 2, replicas: 2 };
+}
+
+/// A running cluster. Everything that it started is killed when it is dropped.
+pub struct Cluster {
+    pub network: Network,
+    processes: Vec<Process>,
+    gateways: Vec<SocketAddr>,
+    token: String,
+    dir: PathBuf,
+    _temporary: tempfile::TempDir,
+}
+
+/// Where a process listens, and by which address it is called.
+struct Place {
+    listen: SocketAddr,
+    called: SocketAddr,
+}
+
+impl Cluster {
+    /// Up and ready.
+    pub async fn start(shape: Shape) -> Self {
+        let temporary = tempfile::Builder::new().prefix("hay-cluster-").tempdir().unwrap();
+        let dir = temporary.path().to_owned();
+        let key = dir.join("cluster.key");
+        hay(&["cluster", "new-key", key.to_str().unwrap()], &[]).ok();
+        let network = Network::new();
+        let place = |name: &str| {
+            let listen = free_address();
+            Place { listen, called: network.port(name, listen) }
+        };
+        let named = |role: &str, count: usize| -> Vec<(String, Place)> {
+            (1..=count).map(|n| format!("{role}-{n}")).map(|name| (name.clone(), place(&name))).collect()
+        };
+        let masters = named("master", shape.masters);
+        let volume_servers = named("volume-server", shape.volume_servers);
+        let filers = named("filer", 1);
+        let gateways: Vec<SocketAddr> = (0..shape.gateways).map(|_| free_address()).collect();
+        let at = |list: &[(String, Place)]| {
+            list.iter().map(|(_, place)| place.called.to_string()).collect::<Vec<_>>().join(",")
+        };
+        let (at_masters, at_filers) = (at(&masters), at(&filers));
+
+        let mut line = Vec::new();
+        for (name, place) in &masters {
+            let mut args = service("master", &dir, name, place);
+            args.extend(["--replicas".into(), shape.replicas.to_string()]);
+            if shape.masters > 1 {
+                args.extend(["--peers".into(), at_masters.clone()]);
+            }
+            line.push((name.clone(), args));
+        }
+        for (name, place) in &volume_servers {
+            let mut args = service("volume-server", &dir, name, place);
+            args.extend(["--masters".into(), at_masters.clone(), "--rack".into(), name.clone()]);
+            line.push((name.clone(), args));
+        }
+        for (name, place) in &filers {
+            let mut args = service("filer", &dir, name, place);
+            args.extend(["--gateway".into(), format!("http://{}", gateways[0])]);
+            line.push((name.clone(), args));
+        }
+        for (n, http) in gateways.iter().enumerate() {
+            let args =
+                ["gateway", "--http", &http.to_string(), "--masters", &at_masters, "--filers", &at_filers];
+            line.push((format!("gateway-{}", n + 1), args.map(str::to_owned).to_vec()));
+        }
+        let processes = line
+            .into_iter()
+            .map(|(name, mut args)| {
+                args.extend(["--cluster-key".into(), key.to_str().unwrap().to_owned()]);
+                Process::new(&name, args, dir.join(format!("{name}.log")))
+            })
+            .collect();
+        let mut cluster =
+            Self { network, processes, gateways, token: String::new(), dir, _temporary: temporary };
+        cluster.start_all();
+        cluster.token = eventually("the filer has written the credentials", START_WITHIN, || {
+            let path = cluster.dir.join("filer-1/credentials.toml");
+            let text = std::fs::read_to_string(path).map_err(|e| e.to_string())?;
+            let line = text.lines().find_map(|l| l.strip_prefix("token = ")).ok_or("no token")?;
+            Ok(line.trim_matches('"').to_owned())
+        });
+        cluster.wait_ready().await;
+        cluster
+    }
+
+    /// Starts whatever does not run.
+    pub fn start_all(&mut self) {
+        for process in &mut self.processes {
+            if !process.is_running() {
+                let pid = process.start();
+                self.network.runs(&process.name, pid);
+            }
+        }
+    }
+
+    /// Starts one process that does not run.
+    pub fn start_one(&mut self, name: &str) {
+        let pid = self.process(name).start();
+        self.network.runs(name, pid);
+    }
+
+    /// Waits until every gateway says that all can work.
+    pub async fn wait_ready(&mut self) {
+        for n in 0..self.gateways.len() {
+            let api = self.api(n);
+            for process in &mut self.processes {
+                process.check();
+            }
+            eventually_async("a gateway is ready", START_WITHIN, || async {
+                let asked = api.try_send(reqwest::Method::GET, "/readyz", &[], "").await;
+                let answer = asked.map_err(|e| e.to_string())?;
+                if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
+            })
+            .await;
+        }
+    }
+
+    /// A process by its name, as in `volume-server-2`.
+    pub fn process(&mut self, name: &str) -> &mut Process {
+        self.processes
+            .iter_mut()
+            .find(|process| process.name == name)
+            .unwrap_or_else(|| panic!("there is no {name}"))
+    }
+
+    /// The names of all processes of a role, or of all.
+    pub fn names(&self, role: &str) -> Vec<String> {
+        self.processes.iter().map(|p| p.name.clone()).filter(|name| name.starts_with(role)).collect()
+    }
+
+    /// Kills everything at once.
+    pub fn kill_all(&mut self) {
+        self.processes.iter().filter(|p| p.is_running()).for_each(Process::kill_at_once);
+        self.processes.iter_mut().for_each(Process::kill);
+    }
+
+    /// Cuts a process off from all others, or only `there`: from those whose names begin so.
+    pub fn cut_off(&self, name: &str, there: &str, link: Link) {
+        for other in self.processes.iter().filter(|p| p.name.starts_with(there) && p.name != name) {
+            self.network.set(name, &other.name, link);
+            self.network.set(&other.name, name, link);
+        }
+    }
+
+    /// A client of gateway number `n`, from 0; the numbers go round.
+    pub fn api(&self, n: usize) -> Api {
+        Api::new(&self.url(n), Some(&self.token))
+    }
+
+    /// Clients of all gateways.
+    pub fn apis(&self) -> Vec<Api> {
+        (0..self.gateways.len()).map(|n| self.api(n)).collect()
+    }
+
+    /// The address of gateway number `n`.
+    pub fn url(&self, n: usize) -> String {
+        format!("http://{}", self.gateways[n % self.gateways.len()])
+    }
+
+    /// What `hay cluster status --json` shows.
+    pub fn status(&self) -> Value {
+        hay(&["--server", &self.url(0), "--token", &self.token, "--json", "cluster", "status"], &[])
+            .ok()
+            .json()
+    }
+}
+
+fn service(role: &str, dir: &Path, name: &str, place: &Place) -> Vec<String> {
+    let dir = dir.join(name);
+    let (listen, called) = (place.listen.to_string(), place.called.to_string());
+    [role, "--dir", dir.to_str().unwrap(), "--listen", &listen, "--advertise", &called]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+/// An address that nobody listens on at the moment.
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}

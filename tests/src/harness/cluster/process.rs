@@ -1,0 +1,122 @@
+//! One role as a process: its command line, its life, its log.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::harness::{eventually, hay_binary};
+
+/// SHUTDOWN_GRACE and some.
+const STOP_WITHIN: Duration = Duration::from_secs(45);
+/// Lines of a log that are shown when a test fails.
+const LOG_LINES_SHOWN: usize = 25;
+
+/// A process that can be ended and started again with the same command line.
+pub struct Process {
+    pub name: String,
+    args: Vec<String>,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Process {
+    pub fn new(name: &str, args: Vec<String>, log: PathBuf) -> Self {
+        Self { name: name.to_owned(), args, log, child: None }
+    }
+
+    /// Starts it; returns its process id.
+    pub fn start(&mut self) -> u32 {
+        assert!(self.child.is_none(), "{} runs already", self.name);
+        let log = || File::options().create(true).append(true).open(&self.log).unwrap();
+        let child = Command::new(hay_binary())
+            .args(&self.args)
+            .env_clear()
+            .env("HAY_LOG", std::env::var("HAY_LOG").unwrap_or_else(|_| "info".to_owned()))
+            .stdin(Stdio::null())
+            .stdout(log())
+            .stderr(log())
+            .spawn()
+            .unwrap();
+        let pid = child.id();
+        self.child = Some(child);
+        pid
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name));
+        kill_process(Pid::from_child(child), signal).unwrap();
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// SIGKILL without waiting: for many at once.
+    pub fn kill_at_once(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        let mut child = self.child.take().expect("it runs");
+        let name = self.name.clone();
+        eventually(&format!("{name} ends"), STOP_WITHIN, || match child.try_wait().unwrap() {
+            Some(status) => Ok(status),
+            None => Err("still running".to_owned()),
+        })
+    }
+
+    /// Fails the test when it has ended by itself.
+    pub fn check(&mut self) {
+        let ended = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
+        if let Some(status) = ended {
+            panic!("{} ended by itself, with {status}:\n{}", self.name, self.tail());
+        }
+    }
+
+    /// The last lines of its log.
+    pub fn tail(&self) -> String {
+        let text = self.log();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
+    }
+
+    /// Everything that it has said, over all its lives.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            println!("---- {}, its last lines:\n{}", self.name, self.tail());
+        }
+    }
+}
