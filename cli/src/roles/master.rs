@@ -18,13 +18,13 @@ use crate::server::directory::DataDirectory;
 #[command(after_help = "\
 Example:
   hay cluster new-key ./cluster.key
-  hay master --dir ./master --cluster-key ./cluster.key --replicas 2")]
+  hay master --dir ./master --cluster-key ./cluster.key")]
 pub struct MasterArgs {
     /// The address of its gRPC port; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7001", env = "HAY_LISTEN")]
     pub listen: SocketAddr,
-    /// On how many volume servers a new volume is kept. What is set stays where this is not given; 1 at first
-    #[arg(long, value_name = "N", env = "HAY_REPLICAS", value_parser = clap::value_parser!(u8).range(1..=7))]
+    /// On how many volume servers a new volume is kept: one, until replication is there
+    #[arg(long, value_name = "N", env = "HAY_REPLICAS", value_parser = clap::value_parser!(u8).range(1..=1))]
     pub replicas: Option<u8>,
     /// Flags of the roles that are called.
     #[command(flatten)]

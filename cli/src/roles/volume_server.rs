@@ -12,7 +12,7 @@ use hay_volume_server::{Deps, VolumeServer, VolumeServerConfig};
 use super::flags::{ProcessFlags, ServiceFlags};
 use super::listen::Port;
 use super::operations;
-use super::start::{Environment, run as run_role, until_stopped};
+use super::start::{Environment, only_one, run as run_role, until_stopped};
 use crate::server::directory::DataDirectory;
 
 /// Flags of `hay volume-server`.
@@ -54,6 +54,7 @@ pub fn run(args: VolumeServerArgs) -> anyhow::Result<()> {
 }
 
 async fn serve(args: VolumeServerArgs, env: Environment) -> anyhow::Result<()> {
+    only_one("--masters", &args.masters)?;
     let members = Members::at(&args.masters).context("--masters")?;
     let port = Port::take(args.listen, args.service.advertise.as_deref(), &args.process).await?;
     let mut directory = DataDirectory::open(env.disk.as_ref(), &args.service.dir)?;
