@@ -428,3 +428,10 @@ pub const FILLS_AT_ONCE: usize = 1;
 pub const FILL_BYTES_PER_S: u64 = 64 * MIB as u64;
 /// By so much the clocks of two servers may differ: a credential is taken for this much longer than it says.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(2 * 3600);
+
+// ---- gRPC ports ----
+
+/// Connections of one gRPC port; further ones wait in the kernel's queue.
+pub const RPC_CONNECTIONS_MAX: usize = 4_096;
+/// A new connection must say something within this time.
+pub const RPC_FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(10);

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::flags::ProcessFlags;
-use super::start::{Environment, run as run_role, until_stopped};
+use super::start::{Environment, only_one, run as run_role, until_stopped};
 use crate::units::parse_size;
 
 /// Flags of `hay gateway`.
@@ -56,6 +56,7 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<()> {
 }
 
 async fn serve(args: GatewayArgs, env: Environment) -> anyhow::Result<()> {
+    only_one("--filers", &args.filers)?;
     let masters_at = Members::at(&args.masters).context("--masters")?;
     let filers_at = Members::at(&args.filers).context("--filers")?;
     let listener = TcpListener::bind(args.http)
@@ -70,7 +71,7 @@ async fn serve(args: GatewayArgs, env: Environment) -> anyhow::Result<()> {
         clock.clone(),
         random.clone(),
     );
-    let paths = FilerClient::new(
+    let paths = FilerClient::patient(
         filers(filers_at, &credentials, clock.clone(), random.clone()),
         clock.clone(),
         random.clone(),

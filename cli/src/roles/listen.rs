@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 
 use anyhow::Context;
 use hay_common::limits::ROLE_STOP_GRACE;
+use hay_proto::rpc::transport::Channels;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::{Router, TcpIncoming};
+use tonic::transport::server::Router;
 
+use super::connection::Connection;
 use super::flags::ProcessFlags;
 
 /// A port that is held, not yet served.
@@ -38,7 +40,10 @@ impl Port {
             .with_context(|| format!("can't listen on {listen}: choose another address with --listen"))?;
         let bound = listener.local_addr().context("the listener has no address")?;
         let address = match advertise {
-            Some(address) => address.to_owned(),
+            Some(address) => {
+                Channels::lazy(address).context("--advertise")?;
+                address.to_owned()
+            }
             None => {
                 anyhow::ensure!(
                     !bound.ip().is_unspecified(),
@@ -52,21 +57,23 @@ impl Port {
 
     /// Serves `services` from now on.
     pub fn serve(self, services: Router) -> Serving {
-        let stop = CancellationToken::new();
-        let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+        let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
+        let incoming = Connection::accepted(self.listener, cut.clone());
         let stopped = stop.clone().cancelled_owned();
         let task = tokio::spawn(async move {
             if let Err(error) = services.serve_with_incoming_shutdown(incoming, stopped).await {
                 tracing::error!(%error, "the gRPC port failed");
             }
         });
-        Serving { stop, task }
+        Serving { stop, cut, task }
     }
 }
 
 /// A port that is served.
 pub struct Serving {
     stop: CancellationToken,
+    /// Ends the connections, whatever is in flight on them.
+    cut: CancellationToken,
     task: JoinHandle<()>,
 }
 
@@ -76,7 +83,7 @@ impl Serving {
     pub async fn stop(mut self) {
         self.stop.cancel();
         if tokio::time::timeout(ROLE_STOP_GRACE, &mut self.task).await.is_err() {
-            self.task.abort();
+            self.cut.cancel();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The roles as processes of their own: `hay master`, `hay volume-server`, `hay filer`, `hay gateway`. They speak gRPC
 //! to each other; each role's directory looks as it does below the directory of `hay server`.
 
+mod connection;
 mod filer;
 mod flags;
 mod gateway;

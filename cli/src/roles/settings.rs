@@ -85,7 +85,10 @@ fn read(path: &Path) -> Result<Table, SettingsError> {
     let io = |source| SettingsError::Io { path: path.to_owned(), source };
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(io)?;
-    std::io::Read::read_to_string(&mut std::io::Read::take(file, FILE_BYTES_MAX), &mut text).map_err(io)?;
+    let read = std::io::Read::read_to_string(&mut std::io::Read::take(file, FILE_BYTES_MAX + 1), &mut text);
+    if read.map_err(io)? as u64 > FILE_BYTES_MAX {
+        return Err(io(std::io::Error::other("it is too long for settings")));
+    }
     text.parse::<Table>()
         .map_err(|source| SettingsError::NotToml { path: path.to_owned(), source: Box::new(source) })
 }

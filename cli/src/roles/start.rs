@@ -76,6 +76,16 @@ async fn load_key(disk: &SharedDisk, path: &Path) -> anyhow::Result<ClusterKey> 
     .await?
 }
 
+/// Fails where several of a role are named that has no group yet: they would not know of each other.
+pub fn only_one(flag: &str, addresses: &[String]) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        addresses.len() == 1,
+        "{flag} names {}, and there can be only one so far",
+        addresses.len()
+    );
+    Ok(())
+}
+
 /// Waits for the end of `stop`, then for `end`; a second signal ends it at once.
 pub async fn until_stopped(mut stop: Stop, end: impl Future<Output = ()>) -> anyhow::Result<()> {
     let signal = stop.wait().await;

@@ -27,6 +27,8 @@ const RETRY: RetryPolicy = RetryPolicy {
     pause_first: Duration::from_millis(20),
     pause_max: Duration::from_millis(500),
 };
+/// The same for filers in other processes, of which one may be starting again: some eight seconds in all.
+const PATIENT: RetryPolicy = RetryPolicy { attempts_max: 24, ..RETRY };
 
 /// A client of the filer. Cheap to clone.
 #[derive(Clone)]
@@ -36,6 +38,7 @@ struct Inner {
     filer: DynFiler,
     random: SharedRandom,
     sessions: SessionPool,
+    retry: RetryPolicy,
 }
 
 /// After which failures a call that acts once, or only reads, is sent again as it was.
@@ -46,8 +49,17 @@ fn unanswered(failure: &Failure) -> bool {
 impl FilerClient {
     /// Over `filer`.
     pub fn new(filer: DynFiler, clock: SharedClock, random: SharedRandom) -> Self {
-        let sessions = SessionPool::new(filer.clone(), clock, random.clone());
-        Self(Arc::new(Inner { filer, random, sessions }))
+        Self::with_retry(filer, clock, random, RETRY)
+    }
+
+    /// Over filers in other processes: waits out an election, or a restart.
+    pub fn patient(filer: DynFiler, clock: SharedClock, random: SharedRandom) -> Self {
+        Self::with_retry(filer, clock, random, PATIENT)
+    }
+
+    fn with_retry(filer: DynFiler, clock: SharedClock, random: SharedRandom, retry: RetryPolicy) -> Self {
+        let sessions = SessionPool::new(filer.clone(), clock, random.clone(), retry);
+        Self(Arc::new(Inner { filer, random, sessions, retry }))
     }
 
     /// A live ingest session. An upload takes one before its first append and uses it for all its commands: copies
@@ -221,7 +233,7 @@ impl FilerClient {
     {
         let mut failure = first;
         for attempt in 1.. {
-            let Some(pause) = RETRY.pause(attempt, self.0.random.as_ref()) else { break };
+            let Some(pause) = self.0.retry.pause(attempt, self.0.random.as_ref()) else { break };
             tokio::time::sleep(pause).await;
             match send(request.clone()).await {
                 Err(again) if unanswered(&again) => failure = again,

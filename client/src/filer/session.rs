@@ -16,6 +16,7 @@ use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::SessionId;
 use hay_common::limits::{SESSION_WINDOW, SESSIONS_PER_CLIENT};
 use hay_common::random::SharedRandom;
+use hay_common::retry::RetryPolicy;
 use hay_proto::rpc::DynFiler;
 use tokio::sync::Mutex;
 
@@ -56,8 +57,11 @@ pub(crate) struct SessionPool {
     clock: SharedClock,
     random: SharedRandom,
     grant: ArcSwap<Grant>,
-    /// Held while a new grant is fetched: one call for all who wait.
-    granting: Mutex<()>,
+    /// How an opening is tried again.
+    retry: RetryPolicy,
+    /// Held while a new grant is fetched: one call for all who wait. In it the last failure and when it came, by the
+    /// monotonic clock: those who waited meanwhile share it.
+    granting: Mutex<Option<(Duration, Failure)>>,
 }
 
 #[derive(Default)]
@@ -70,8 +74,13 @@ struct Grant {
 }
 
 impl SessionPool {
-    pub(crate) fn new(filer: DynFiler, clock: SharedClock, random: SharedRandom) -> Self {
-        Self { filer, clock, random, grant: ArcSwap::default(), granting: Mutex::new(()) }
+    pub(crate) fn new(
+        filer: DynFiler,
+        clock: SharedClock,
+        random: SharedRandom,
+        retry: RetryPolicy,
+    ) -> Self {
+        Self { filer, clock, random, retry, grant: ArcSwap::default(), granting: Mutex::new(None) }
     }
 
     /// A session with at least half of its life before it; with less only while the filer grants no new one.
@@ -83,12 +92,17 @@ impl SessionPool {
             }
             return Ok(session);
         }
-        let granted = self.granting.lock().await;
+        let asked = self.clock.monotonic();
+        let mut granting = self.granting.lock().await;
         if let Some(session) = self.pick(|grant| grant.renew_at) {
             return Ok(session);
         }
-        let renewed = self.renew().await;
-        drop(granted);
+        let renewed = match granting.as_ref() {
+            Some((when, failure)) if *when > asked => Err(failure.clone()),
+            _ => self.renew().await,
+        };
+        *granting = renewed.as_ref().err().map(|failure| (self.clock.monotonic(), failure.clone()));
+        drop(granting);
         match (self.pick(|grant| grant.expires_at), renewed) {
             (Some(session), _) => Ok(session),
             (None, Err(failure)) => Err(failure),
@@ -146,11 +160,25 @@ impl SessionPool {
         drop(granting);
     }
 
+    /// Asked for again under the same id it is the same session.
+    async fn granted(&self, id: SessionId) -> Result<u64, Failure> {
+        let mut attempt = 0;
+        loop {
+            let failure = match open_sessions(&self.filer, &[id]).await {
+                Err(failure) if super::unanswered(&failure) => failure,
+                answered => return answered,
+            };
+            attempt += 1;
+            let Some(pause) = self.retry.pause(attempt, self.random.as_ref()) else { return Err(failure) };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
     async fn open(&self) -> Result<Grant, Failure> {
         let id = SessionId::from_random(self.random.u128());
         // Taken before the call: the life that is counted from here ends before the real one.
         let now = self.clock.monotonic();
-        let ttl = Duration::from_millis(open_sessions(&self.filer, &[id]).await?);
+        let ttl = Duration::from_millis(self.granted(id).await?);
         let sessions = vec![Arc::new(Session::new(id))];
         Ok(Grant { sessions, renew_at: now + ttl / 2, expires_at: now + ttl })
     }

@@ -1,5 +1,5 @@
-//! The filers of a group as one. A command carries its session and sequence, and a filer that has applied it already
-//! answers as it did then: so every call may be made again.
+//! The filers of a group as one. Each call is one try, and where it fails the next call goes to the next member: only the
+//! caller knows what an unanswered try of a command means (see [`crate::FilerClient`]), so only it repeats.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ macro_rules! every_call {
                     &self,
                     request: Request<v1::$request>,
                 ) -> Result<Response<v1::$reply>, Status> {
-                    self.0.ask(request, |filer, request| filer.$method(request)).await
+                    self.0.ask_once(|filer| filer.$method(request)).await
                 }
             )*
         }

@@ -44,7 +44,7 @@ impl Master for Masters {
     }
 
     async fn lease_write(&self, request: Request<LeaseWriteRequest>) -> Result<Response<WriteLease>, Status> {
-        self.0.ask(request, |master, request| master.lease_write(request)).await
+        self.0.ask_round(request, |master, request| master.lease_write(request)).await
     }
 
     async fn volume_map(
@@ -66,7 +66,7 @@ impl Master for Masters {
         &self,
         request: Request<ClusterStatusRequest>,
     ) -> Result<Response<ClusterStatusReply>, Status> {
-        self.0.ask(request, |master, request| master.cluster_status(request)).await
+        self.0.ask_round(request, |master, request| master.cluster_status(request)).await
     }
 
     async fn repair_volume(
@@ -74,6 +74,6 @@ impl Master for Masters {
         request: Request<RepairVolumeRequest>,
     ) -> Result<Response<RepairVolumeReply>, Status> {
         // Asked for again, it names the repair that is under way.
-        self.0.ask(request, |master, request| master.repair_volume(request)).await
+        self.0.ask_round(request, |master, request| master.repair_volume(request)).await
     }
 }

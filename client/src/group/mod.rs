@@ -85,8 +85,8 @@ impl<S: ?Sized + Send + Sync> Group<S> {
         let _ = self.current.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Calls one member after the other until one does it, for [`GROUP_PATIENCE`] at most. Only for calls that may be
-    /// made twice: a connection that breaks does not tell whether the call arrived.
+    /// Calls one member after the other until one does it, round after round for [`GROUP_PATIENCE`]. Only for calls that
+    /// may be made twice: a connection that breaks does not tell whether the call arrived.
     async fn ask<Q, R>(
         &self,
         request: Request<Q>,
@@ -97,25 +97,44 @@ impl<S: ?Sized + Send + Sync> Group<S> {
     {
         let (metadata, _, message) = request.into_parts();
         let began = self.clock.monotonic();
-        let mut tries = 0u32;
-        loop {
-            let (at, member) = self.current()?;
+        for round in 1.. {
             let again = Request::from_parts(metadata.clone(), Default::default(), message.clone());
-            let status = match self.within_try(call(member, again)).await {
+            let status = match self.ask_round(again, &call).await {
                 Err(status) if is_elsewhere(&status) => status,
                 reply => return reply,
             };
-            self.leave(at);
-            tries += 1;
-            let members = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
-            if tries.is_multiple_of(members) {
-                let pause = ROUNDS.pause(tries / members, self.random.as_ref()).unwrap_or(ROUNDS.pause_max);
-                if self.clock.monotonic().saturating_sub(began) + pause > GROUP_PATIENCE {
-                    return Err(status);
+            let pause = ROUNDS.pause(round, self.random.as_ref()).unwrap_or(ROUNDS.pause_max);
+            if self.clock.monotonic().saturating_sub(began) + pause > GROUP_PATIENCE {
+                return Err(status);
+            }
+            tokio::time::sleep(pause).await;
+        }
+        Err(Status::unavailable("no member of the group could do it"))
+    }
+
+    /// Each member once, until one does it: for those who try again themselves, or want to know how it stands now.
+    async fn ask_round<Q, R>(
+        &self,
+        request: Request<Q>,
+        call: impl for<'a> Fn(&'a S, Request<Q>) -> BoxFuture<'a, Result<Response<R>, Status>> + Send + Sync,
+    ) -> Result<Response<R>, Status>
+    where
+        Q: Clone + Send,
+    {
+        let (metadata, _, message) = request.into_parts();
+        let mut last = None;
+        for _ in 0..self.members.len() {
+            let (at, member) = self.current()?;
+            let again = Request::from_parts(metadata.clone(), Default::default(), message.clone());
+            match self.within_try(call(member, again)).await {
+                Err(status) if is_elsewhere(&status) => {
+                    self.leave(at);
+                    last = Some(status);
                 }
-                tokio::time::sleep(pause).await;
+                reply => return reply,
             }
         }
+        Err(last.unwrap_or_else(|| Status::unavailable("the group has no members")))
     }
 
     /// A member that is there and says nothing is passed over. The only one is waited for: nobody else could do it.
@@ -132,14 +151,14 @@ impl<S: ?Sized + Send + Sync> Group<S> {
         }
     }
 
-    /// One try, for calls whose messages can't be sent twice; where it fails, the next call goes to the next member.
+    /// One try, for calls that must not be repeated here; where it fails, the next call goes to the next member.
     async fn ask_once<'a, R>(
         &'a self,
         call: impl FnOnce(&'a S) -> BoxFuture<'a, Result<Response<R>, Status>> + Send,
     ) -> Result<Response<R>, Status> {
         let (at, member) = self.current()?;
-        let reply = call(member).await;
-        if reply.is_err() {
+        let reply = self.within_try(call(member)).await;
+        if reply.as_ref().is_err_and(is_elsewhere) {
             self.leave(at);
         }
         reply
