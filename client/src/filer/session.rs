@@ -74,12 +74,7 @@ struct Grant {
 }
 
 impl SessionPool {
-    pub(crate) fn new(
-        filer: DynFiler,
-        clock: SharedClock,
-        random: SharedRandom,
-        retry: RetryPolicy,
-    ) -> Self {
+    pub(crate) fn new(filer: DynFiler, clock: SharedClock, random: SharedRandom, retry: RetryPolicy) -> Self {
         Self { filer, clock, random, retry, grant: ArcSwap::default(), granting: Mutex::new(None) }
     }
 
