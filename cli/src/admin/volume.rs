@@ -108,8 +108,7 @@ pub async fn volume_show(id: u32, context: Context) -> Result<Exit, Stop> {
 
 /// Brings a sealed volume back to its number of copies.
 pub async fn volume_repair(id: u32, dry_run: bool, context: Context) -> Result<Exit, Stop> {
-    let plan = context.client.volume_repair(id, dry_run).await;
-    let plan = plan.map_err(|error| Stop::from(error).about(&format!("volume {id}")))?;
+    let plan = context.client.volume_repair(id, dry_run).await?;
     if context.out.json() {
         context.out.value(&plan)?;
         return Ok(Exit::Ok);

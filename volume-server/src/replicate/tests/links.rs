@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hay_client::Peers;
@@ -30,11 +31,18 @@ pub(super) struct Links {
     count: usize,
     cores: Mutex<Vec<Option<Arc<VolumeServer>>>>,
     fates: Mutex<HashMap<(usize, usize), Fate>>,
+    /// Batches from server to server.
+    pub batches: AtomicUsize,
 }
 
 impl Links {
     pub fn between(count: usize) -> Arc<Self> {
-        Arc::new(Self { count, cores: Mutex::new(vec![None; count]), fates: Mutex::default() })
+        Arc::new(Self {
+            count,
+            cores: Mutex::new(vec![None; count]),
+            fates: Mutex::default(),
+            batches: AtomicUsize::new(0),
+        })
     }
 
     pub fn place(&self, n: usize, core: Option<Arc<VolumeServer>>) {
@@ -118,6 +126,7 @@ impl Volume for Link {
         &self,
         ask: Request<v1::ReplicateBatchRequest>,
     ) -> Answer<v1::ReplicateBatchReply> {
+        self.links.batches.fetch_add(1, Ordering::SeqCst);
         self.carry(|core| async move { core.replicate_batch(ask).await }).await
     }
 

@@ -175,3 +175,13 @@ async fn a_full_disk_of_one_server_stops_the_volume_and_not_the_writer() {
         assert!(info.read_only.unwrap().contains("full"));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_while_a_call_is_under_way_goes_together() {
+    let world = World::new(2, SizeClass::Small).await;
+    world.links.set(0, 1, Fate::Slow(Duration::from_millis(300)));
+    let many = join_all((0..400u128).map(|needle| world.append(needle, 100))).await;
+    assert!(many.iter().all(Result::is_ok));
+    let batches = world.links.batches.load(std::sync::atomic::Ordering::SeqCst);
+    assert!(batches <= 5, "{batches} calls for what fits into two");
+}
