@@ -13,6 +13,8 @@ pub(crate) enum Fault {
     Open,
     /// Writes fail in their middle, as with `ENOSPC`.
     Write,
+    /// Writes do not end until it does another thing wrong, or nothing.
+    Hang,
     /// A read gives other bytes.
     Flip,
     /// A file is shorter than what was written.
@@ -86,6 +88,13 @@ impl DiskFile for FaultyFile {
         self.1.try_read_cached(buf, offset)
     }
     fn write_all_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        // A test that fails meanwhile is not held up for ever.
+        for _ in 0..30_000 {
+            if *self.0.0.lock() != Fault::Hang {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
         if *self.0.0.lock() == Fault::Write {
             self.1.write_all_at(&[IoSlice::new(&parts[0][..parts[0].len() / 2])], offset)?;
             return Err(io::ErrorKind::StorageFull.into());
