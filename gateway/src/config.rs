@@ -29,8 +29,10 @@ pub struct GatewayConfig {
     pub connections_max: usize,
     /// Memory for chunks of uploads, in bytes.
     pub chunk_budget_bytes: usize,
-    /// Where half-received chunks are set aside while others need the memory; made where it is missing, and emptied.
-    /// `None`: nothing is set aside, and slow bodies lose their buffers instead.
+    /// Where half-received chunks are set aside while others need the memory; made where it is missing, with the files
+    /// `aside-N` of a killed process removed. It must be no symbolic link and belong to the user as whom this runs. Not on
+    /// a tmpfs: what is set aside there is in memory again, up to `aside_bytes_max`. `None`: nothing is set aside, and
+    /// slow bodies lose their buffers instead.
     pub aside_dir: Option<PathBuf>,
     /// Bytes that are set aside at most.
     pub aside_bytes_max: usize,

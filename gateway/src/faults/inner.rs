@@ -18,6 +18,8 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::memory::gauge::BufferGauge;
+
 type Answer<T> = Result<Response<T>, Status>;
 
 /// What the services hold and what they are to say next.
@@ -30,6 +32,9 @@ pub(super) struct World {
     /// manifest → references in their order.
     pub(super) manifests: BTreeMap<Vec<u8>, Vec<v1::ChunkRef>>,
     pub(super) abandoned: Vec<Vec<u8>>,
+    /// What the gateway held in buffers whenever a manifest was given up, if it is to be looked at.
+    pub(super) held_at_abandon: Vec<u64>,
+    pub(super) buffers: Option<BufferGauge>,
     /// Hashes that the tenant is said to own.
     pub(super) owned: Vec<Vec<u8>>,
     pub(super) append_failures: VecDeque<ErrorCode>,
@@ -65,6 +70,8 @@ impl Inner {
         });
         if let Op::AbandonManifest(abandon) = &op {
             world.abandoned.push(abandon.manifest.to_vec());
+            let held = world.buffers.as_ref().map(BufferGauge::held);
+            world.held_at_abandon.extend(held);
             return v1::Outcome::default();
         }
         if let Some(code) = world.commit_failures.pop_front() {

@@ -20,6 +20,7 @@ use hay_common::model::{Chunk, Codec, Copy, CopyState, LocatedChunk, Location};
 use hay_common::random::SeededRandom;
 use hay_proto::v1::put_file::Content;
 use http::HeaderMap;
+use http_body_util::StreamBody;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -221,6 +222,26 @@ async fn an_append_that_fails_for_good_ends_the_upload_and_gives_it_up() {
     assert!(world.files.is_empty());
     assert_eq!(world.abandoned.len(), 1);
     assert_eq!(app.buffers.held(), 0);
+}
+
+#[tokio::test]
+async fn while_an_upload_is_given_up_nothing_is_held_for_it() {
+    let inner = Inner::default();
+    let app = app(&inner);
+    inner.0.lock().buffers = Some(app.buffers.clone());
+    // A while after the third chunk was begun.
+    inner.0.lock().append_failures.extend([ErrorCode::StaleEpoch; 4]);
+    inner.0.lock().commit_failures.push_back(ErrorCode::QuotaExceeded);
+    let bytes = body(3);
+    let sent: Vec<_> = bytes[..CHUNK * 2 + 100_000].chunks(50_000).map(data).collect();
+    let stalls = StreamBody::new(futures::stream::iter(sent).chain(futures::stream::pending()));
+    let reader = BodyReader::new(stalls, Some(bytes.len() as u64), rules(), ManualClock::at(0));
+    let mut chunker = Chunker::new(reader, app.uploads.clone(), CHUNK);
+    assert!(matches!(chunker.start().await.unwrap(), Start::Large));
+    let session = app.deps.filer.session().await.unwrap();
+    let upload = LargeUpload { app: app.clone(), caller: caller(), ask: ask(&app), session, announced: None };
+    assert_eq!(upload.run(&mut chunker).await.unwrap_err().code, ErrorCode::QuotaExceeded);
+    assert_eq!(inner.0.lock().held_at_abandon, [0]);
 }
 
 #[tokio::test]

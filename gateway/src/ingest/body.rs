@@ -128,7 +128,13 @@ where
         while !self.ended {
             let ready = futures::poll!(self.body.frame());
             let frame = match ready {
-                Poll::Ready(ready) => ready,
+                Poll::Ready(ready) => {
+                    // It was last seen idle if it came while the buffer was being set aside.
+                    let is_slow = self.pressure.is_used_up();
+                    let kept = held.as_deref_mut().map_or(Ok(()), |held| held.active(is_slow));
+                    kept.map_err(|_| self.lost(BufferLoss::Evicted))?;
+                    ready
+                }
                 Poll::Pending => match self.wait(held.as_deref_mut()).await? {
                     Some(ready) => ready,
                     None => continue,

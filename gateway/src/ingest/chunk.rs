@@ -124,6 +124,12 @@ where
         Ok(FullChunk { data: Bytes::from(data), _share: Some(share), _counted: None })
     }
 
+    /// Gives back the memory of a chunk that nobody wants any more. Nobody listens for others' need of it from now on.
+    pub(crate) fn forget_open(&mut self) {
+        self.open = None;
+        self.carry_on(Bytes::new());
+    }
+
     /// The body, to be read to its end without use.
     pub(crate) fn into_body(self) -> B {
         self.reader.into_inner()

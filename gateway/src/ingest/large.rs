@@ -72,7 +72,12 @@ impl LargeUpload {
         let manifest = ManifestId::from_random(self.app.deps.random.u128());
         let (sender, receiver) = mpsc::channel(1);
         let failed = CancellationToken::new();
-        let receive = self.receive(chunker, sender, &failed);
+        let receive = async {
+            let received = self.receive(chunker, sender, &failed).await;
+            // What the storing half still has to do, and giving up the manifest, may take long.
+            chunker.forget_open();
+            received
+        };
         let store = async {
             let outcome = self.store(manifest, receiver).await;
             if outcome.is_err() {

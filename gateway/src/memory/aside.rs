@@ -3,9 +3,12 @@
 //! The files have no names: they are unlinked as soon as they are open, so that none outlives its body, nor the process.
 //! What a body sent is checked as it comes back: the chunk's hash is only reckoned from the bytes then, and would make
 //! damage look like what the client meant.
+//!
+//! The directory must lie on a disk: on a tmpfs, what is set aside stays in memory, beyond all budgets.
 
 use std::io::{self, IoSlice};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -36,14 +39,18 @@ pub(crate) struct AsideRoom {
 
 impl AsideRoom {
     /// Makes `dir` where it is missing and clears it of what a crash left: a file between its opening and its unlinking.
-    /// Blocks.
+    /// Whatever else lies there stays. Blocks.
     ///
     /// # Errors
-    /// Those of the disk.
+    /// Those of the disk; and when `dir` is a symbolic link or another user's.
     pub(crate) fn open(disk: SharedDisk, dir: PathBuf, reserve_bytes: u64) -> io::Result<Self> {
         disk.create_dir_all(&dir)?;
-        for name in disk.read_dir(&dir)? {
-            disk.remove_file(&dir.join(name))?;
+        check_own(&dir, rustix::process::geteuid().as_raw())?;
+        for name in disk.read_dir(&dir)?.iter().filter(|name| is_aside_name(name)) {
+            let path = dir.join(name);
+            if std::fs::symlink_metadata(&path)?.is_file() {
+                disk.remove_file(&path)?;
+            }
         }
         Ok(Self { disk, dir, reserve_bytes, opened: AtomicU64::new(0) })
     }
@@ -69,12 +76,42 @@ impl AsideRoom {
     }
 
     fn nameless(&self) -> io::Result<Arc<dyn DiskFile>> {
-        let name = format!("{}", self.opened.fetch_add(1, Ordering::Relaxed));
-        let path = self.dir.join(name);
-        let file = self.disk.open(&path, OpenMode::CreateNew)?;
-        self.disk.remove_file(&path)?;
-        Ok(file)
+        loop {
+            let name = format!("{NAME_START}{}", self.opened.fetch_add(1, Ordering::Relaxed));
+            let path = self.dir.join(name);
+            match self.disk.open(&path, OpenMode::CreateNew) {
+                // No file of ours, or it would have been removed at the start.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+                Ok(file) => {
+                    self.disk.remove_file(&path)?;
+                    return Ok(file);
+                }
+            }
+        }
     }
+}
+
+/// Before the number in a file's name.
+const NAME_START: &str = "aside-";
+
+fn is_aside_name(name: &Path) -> bool {
+    let number = name.to_str().and_then(|name| name.strip_prefix(NAME_START));
+    number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Through a link files would be removed and written elsewhere, and the owner of a directory decides what its names
+/// stand for.
+fn check_own(dir: &Path, us: u32) -> io::Result<()> {
+    let found = std::fs::symlink_metadata(dir)?;
+    if found.is_symlink() {
+        return Err(io::Error::other("it is a symbolic link: name the directory itself"));
+    }
+    if found.uid() != us {
+        let why = format!("it belongs to user {}, not to {us}, as whom this runs", found.uid());
+        return Err(io::Error::other(why));
+    }
+    Ok(())
 }
 
 /// The first bytes of a chunk, in a file that is gone when this is.

@@ -9,15 +9,15 @@
 //!
 //! Memory is held against nobody who delivers. While somebody waits, a buffer whose client sends nothing for a moment, or
 //! next to nothing, is *set aside*: its bytes go to a file, its memory back, and it loses nothing. A few are on their way
-//! there at a time. Where files can't be had (none configured, no room, a failed write), a body in a slot from which
-//! nothing comes goes back to *open* with its bytes, if they fit; if nothing else helps, the buffer that has been idle
-//! longest, beyond `pressure_idle`, is evicted, and before it one that only trickles: who brings a few bytes now and then
-//! is never idle for long, and would hold its place for ever. A sealed buffer (a complete chunk on its way to a volume)
-//! is never taken: it ends by itself.
+//! there at a time. Where files can't be had (none configured, no room, a failed write, or one that has not come to its
+//! end for `pressure_idle`), a body in a slot from which nothing comes goes back to *open* with its bytes, if they fit; if
+//! nothing else helps, the buffer that has been idle longest, beyond `pressure_idle`, is evicted, and before it one that
+//! only trickles: who brings a few bytes now and then is never idle for long, and would hold its place for ever. A sealed
+//! buffer (a complete chunk on its way to a volume) is never taken: it ends by itself.
 
 mod idle;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use idle::IdleIndex;
@@ -35,7 +35,8 @@ pub(crate) struct LedgerLimits {
     pub(crate) slots: usize,
     /// Idle this long, a buffer may be set aside, or a slot given back, while others wait.
     pub(crate) park_idle: Duration,
-    /// Idle this long, a buffer may be evicted while others wait and files can't be had.
+    /// Idle this long, a buffer may be evicted while others wait and files can't be had; and files can't be had while one
+    /// is on its way there for this long.
     pub(crate) pressure_idle: Duration,
     /// How long a body waits for room: those before it may be slow, but not for ever.
     pub(crate) wait_max: Duration,
@@ -79,8 +80,8 @@ struct Holder {
     /// Since when its client has been below the floor that counts under pressure.
     slow_since: Option<Duration>,
     sealed: bool,
-    /// It was chosen to be set aside, and has not done so yet.
-    leaving: bool,
+    /// Since when it is to be set aside, and has not been yet.
+    leaving_since: Option<Duration>,
     /// Its bytes in a file.
     aside: usize,
 }
@@ -89,13 +90,14 @@ impl Holder {
     /// Since when others could have had its memory. `None`: they can't.
     fn takeable_since(&self) -> Option<Duration> {
         // One that waits itself is not idle: it is we who let it wait.
-        let takeable = !self.sealed && !self.leaving && self.bytes > 0 && self.wanted.is_none();
+        let takeable =
+            !self.sealed && self.leaving_since.is_none() && self.bytes > 0 && self.wanted.is_none();
         self.idle_since.filter(|_| takeable)
     }
 
     /// Its part of what may lie in files: what does, and what is about to.
     fn aside_charge(&self) -> usize {
-        self.aside + if self.leaving { self.bytes } else { 0 }
+        self.aside + if self.leaving_since.is_some() { self.bytes } else { 0 }
     }
 }
 
@@ -118,7 +120,8 @@ pub(crate) struct Ledger {
     open_used: usize,
     slots_used: usize,
     aside_used: usize,
-    leaving: usize,
+    /// Those on their way to a file, by the moment since when: a few.
+    leaving: BTreeSet<(Duration, HolderId)>,
     /// No file is tried before this moment.
     aside_from: Duration,
     holders: HashMap<HolderId, Holder>,
@@ -137,7 +140,7 @@ impl Ledger {
             open_used: 0,
             slots_used: 0,
             aside_used: 0,
-            leaving: 0,
+            leaving: BTreeSet::new(),
             aside_from: Duration::ZERO,
             holders: HashMap::new(),
             idle: IdleIndex::default(),
@@ -158,7 +161,7 @@ impl Ledger {
             idle_since: None,
             slow_since: None,
             sealed: false,
-            leaving: false,
+            leaving_since: None,
             aside: 0,
         };
         self.holders.insert(id, holder);
@@ -176,7 +179,7 @@ impl Ledger {
             Place::Slot => self.slots_used += 1,
         }
         self.aside_used += holder.aside_charge();
-        self.leaving += usize::from(holder.leaving);
+        self.leaving.extend(holder.leaving_since.map(|since| (since, id)));
         self.idle.insert(id, &holder);
         self.holders.insert(id, holder);
     }
@@ -188,7 +191,9 @@ impl Ledger {
             Place::Slot => self.slots_used -= 1,
         }
         self.aside_used -= holder.aside_charge();
-        self.leaving -= usize::from(holder.leaving);
+        if let Some(since) = holder.leaving_since {
+            self.leaving.remove(&(since, id));
+        }
         self.idle.remove(id, holder);
     }
 
@@ -197,7 +202,7 @@ impl Ledger {
         let Some(holder) = self.holders.get(&id).copied() else { return false };
         let enough = to <= holder.bytes;
         self.change(id, |h| {
-            (h.idle_since, h.leaving) = (None, false);
+            (h.idle_since, h.leaving_since) = (None, None);
             h.wanted = (!enough).then_some(to);
         });
         if enough {
@@ -255,7 +260,7 @@ impl Ledger {
     /// that counts under pressure.
     pub(crate) fn active(&mut self, id: HolderId, is_slow: bool, now: Duration) {
         self.change(id, |h| {
-            (h.idle_since, h.leaving) = (None, false);
+            (h.idle_since, h.leaving_since) = (None, None);
             h.slow_since = is_slow.then(|| h.slow_since.unwrap_or(now));
         });
     }
@@ -263,14 +268,14 @@ impl Ledger {
     /// It was set aside: its buffer is empty again, `bytes` more are in its file.
     pub(crate) fn set_aside(&mut self, id: HolderId, bytes: usize) {
         self.change(id, |h| {
-            (h.place, h.bytes, h.leaving) = (Place::Small, 0, false);
+            (h.place, h.bytes, h.leaving_since) = (Place::Small, 0, None);
             h.aside += bytes;
         });
     }
 
     /// It could not be set aside and stays where it is. The next one hardly fares better, so none is tried for a while.
     pub(crate) fn not_set_aside(&mut self, id: HolderId, now: Duration) {
-        self.change(id, |h| h.leaving = false);
+        self.change(id, |h| h.leaving_since = None);
         self.aside_from = now + self.limits.aside.pause;
     }
 
@@ -282,7 +287,7 @@ impl Ledger {
     /// Its chunk is complete; from now on it is never taken.
     pub(crate) fn seal(&mut self, id: HolderId) {
         self.change(id, |h| {
-            (h.sealed, h.leaving, h.idle_since, h.slow_since) = (true, false, None, None);
+            (h.sealed, h.leaving_since, h.idle_since, h.slow_since) = (true, None, None, None);
         });
     }
 
@@ -351,9 +356,9 @@ impl Ledger {
         }
         // One for each that waits is enough: what is on its way makes room soon, and is followed by the next.
         let at_once = self.limits.aside.at_once.min(self.waiting(small));
-        while self.leaving < at_once && self.may_set_aside(now) {
+        while self.leaving.len() < at_once && self.may_set_aside(now) {
             let Some(id) = self.choose_for_aside(now, places) else { break };
-            self.change(id, |h| h.leaving = true);
+            self.change(id, |h| h.leaving_since = Some(now));
             changes.to_set_aside.push(id);
         }
         false
@@ -361,7 +366,13 @@ impl Ledger {
 
     fn may_set_aside(&self, now: Duration) -> bool {
         let AsideLimits { bytes, each, .. } = self.limits.aside;
-        bytes > 0 && now >= self.aside_from && self.aside_used + each <= bytes
+        bytes > 0 && now >= self.aside_from && self.aside_used + each <= bytes && !self.is_stuck(now)
+    }
+
+    /// Whether one has been on its way to a file for so long that nobody may be let wait for it. No other is sent behind
+    /// it: a disk that hangs would come to hold all buffers there are, where evicting frees them.
+    fn is_stuck(&self, now: Duration) -> bool {
+        self.leaving.first().is_some_and(|(since, _)| now.saturating_sub(*since) >= self.limits.pressure_idle)
     }
 
     fn choose_for_aside(&self, now: Duration, places: &'static [Place]) -> Option<HolderId> {

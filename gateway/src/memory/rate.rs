@@ -71,6 +71,11 @@ impl PressureFloor {
         self.credit = left.saturating_add(Duration::from_micros(earned_us)).min(self.limits.window);
         left.is_zero()
     }
+
+    /// Whether it has been waited for until no credit was left.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.credit.is_zero()
+    }
 }
 
 #[cfg(test)]

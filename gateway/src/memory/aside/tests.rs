@@ -13,6 +13,8 @@ pub(crate) enum Fault {
     Open,
     /// Writes fail in their middle, as with `ENOSPC`.
     Write,
+    /// Writes do not end until it does another thing wrong, or nothing.
+    Hang,
     /// A read gives other bytes.
     Flip,
     /// A file is shorter than what was written.
@@ -86,6 +88,13 @@ impl DiskFile for FaultyFile {
         self.1.try_read_cached(buf, offset)
     }
     fn write_all_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        // A test that fails meanwhile is not held up for ever.
+        for _ in 0..30_000 {
+            if *self.0.0.lock() != Fault::Hang {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
         if *self.0.0.lock() == Fault::Write {
             self.1.write_all_at(&[IoSlice::new(&parts[0][..parts[0].len() / 2])], offset)?;
             return Err(io::ErrorKind::StorageFull.into());
@@ -135,10 +144,49 @@ fn what_is_appended_comes_back_in_its_order_and_has_no_name() {
 fn what_a_crash_left_is_removed_at_the_start() {
     let (_, _, dir) = room();
     let aside = dir.path().join("gateway/aside");
-    std::fs::write(aside.join("0"), "left over").unwrap();
+    std::fs::write(aside.join("aside-0"), "left over").unwrap();
     let room = AsideRoom::open(RealDisk::shared(), aside.clone(), 0).unwrap();
     assert!(std::fs::read_dir(&aside).unwrap().next().is_none());
     room.append(&mut None, b"x").unwrap();
+}
+
+#[test]
+fn what_is_not_ours_stays_and_stops_nothing() {
+    let (_, _, dir) = room();
+    let aside = dir.path().join("gateway/aside");
+    let elsewhere = dir.path().join("elsewhere");
+    std::fs::write(&elsewhere, "precious").unwrap();
+    for file in ["notes", "0", "aside-", "aside-1.txt", "aside-+1"] {
+        std::fs::write(aside.join(file), "precious").unwrap();
+    }
+    std::fs::create_dir(aside.join("lost+found")).unwrap();
+    std::fs::create_dir(aside.join("aside-0")).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, aside.join("aside-1")).unwrap();
+    std::fs::write(aside.join("aside-2"), "left over").unwrap();
+    let before = RealDisk.read_dir(&aside).unwrap();
+    let room = AsideRoom::open(RealDisk::shared(), aside.clone(), 0).unwrap();
+    let mut file = None;
+    room.append(&mut file, b"x").unwrap();
+    assert_eq!(read(&file).unwrap(), b"x");
+    let mut after = RealDisk.read_dir(&aside).unwrap();
+    after.push("aside-2".into());
+    after.sort();
+    assert_eq!(after, before);
+    assert_eq!(std::fs::read(&elsewhere).unwrap(), b"precious");
+}
+
+#[test]
+fn a_directory_that_is_a_link_or_not_ours_is_refused() {
+    let (_, _, dir) = room();
+    let (aside, link) = (dir.path().join("gateway/aside"), dir.path().join("link"));
+    std::fs::write(aside.join("aside-0"), "precious").unwrap();
+    std::os::unix::fs::symlink(&aside, &link).unwrap();
+    let refused = AsideRoom::open(RealDisk::shared(), link, 0).err().unwrap();
+    assert!(refused.to_string().contains("symbolic link"), "{refused}");
+    assert!(aside.join("aside-0").exists());
+    let us = rustix::process::geteuid().as_raw();
+    check_own(&aside, us).unwrap();
+    assert!(check_own(&aside, us + 1).unwrap_err().to_string().contains("belongs to user"));
 }
 
 #[test]

@@ -150,6 +150,70 @@ async fn a_disk_that_takes_nothing_costs_the_stalled_one_its_buffer_and_nobody_e
 }
 
 #[tokio::test]
+async fn a_disk_that_hangs_costs_a_stalled_one_its_buffer_and_nobody_waits_for_it() {
+    let tight = tight();
+    let mut stalled = Vec::new();
+    for byte in [1, 2] {
+        let (sender, received) = tight.receive(None);
+        sender.send(Bytes::from(vec![byte; 200_000])).unwrap();
+        tokio::time::sleep(MOMENT).await;
+        tight.clock.advance(Duration::from_millis(20));
+        stalled.push((sender, received));
+    }
+    tight.disk.set(Fault::Hang);
+    let mut working = tight.memory.share();
+    {
+        let mut grown = std::pin::pin!(working.grow(CHUNK));
+        let mut steps = 0;
+        while tokio::time::timeout(MOMENT / 4, &mut grown).await.is_err() {
+            steps += 1;
+            assert!(steps < 50, "it waits for a file that is not written");
+            tight.clock.advance(Duration::from_millis(100));
+        }
+    }
+    let (_, second) = stalled.pop().unwrap();
+    assert_eq!(second.await.unwrap(), Err(BodyFault::TooSlow(4096)));
+    // The file is written after all, and nothing is lost.
+    let (sender, first) = stalled.pop().unwrap();
+    tight.disk.set(Fault::None);
+    sender.send(Bytes::from(vec![3; 50_000])).unwrap();
+    drop(sender);
+    assert_eq!(first.await.unwrap().unwrap().concat(), [vec![1; 200_000], vec![3; 50_000]].concat());
+    assert_eq!(tight.memory.times_aside(), 1);
+}
+
+#[tokio::test]
+async fn what_comes_while_setting_aside_fails_ends_the_idleness() {
+    let tight = tight();
+    let (sender, received) = tight.receive(None);
+    sender.send(Bytes::from(vec![1; 200_000])).unwrap();
+    tokio::time::sleep(MOMENT).await;
+    tight.clock.advance(Duration::from_millis(950));
+    tight.disk.set(Fault::Hang);
+    let mut working = tight.memory.share();
+    {
+        let mut grown = std::pin::pin!(working.grow(OPEN));
+        assert!(tokio::time::timeout(MOMENT, &mut grown).await.is_err());
+        assert!(tight.memory.aside_bytes() > 0, "it is on its way");
+        sender.send(Bytes::from(vec![2; 1_000])).unwrap();
+        tight.disk.set(Fault::Write);
+        while tight.memory.aside_bytes() > 0 {
+            assert!(tokio::time::timeout(MOMENT / 20, &mut grown).await.is_err());
+        }
+        // No file is tried for a second, and within it nobody may be evicted who was idle for less.
+        tight.disk.set(Fault::None);
+        tight.clock.advance(Duration::from_millis(900));
+        assert!(tokio::time::timeout(MOMENT, &mut grown).await.is_err(), "one that delivers lost its buffer");
+        tight.clock.advance(Duration::from_millis(100));
+        grown.await.unwrap();
+    }
+    drop(working);
+    drop(sender);
+    assert_eq!(received.await.unwrap().unwrap().concat(), [vec![1; 200_000], vec![2; 1_000]].concat());
+    assert_eq!(tight.memory.times_aside(), 1);
+}
+
+#[tokio::test]
 async fn what_comes_back_damaged_is_never_stored() {
     let whole = stalled_while(Fault::None, Fault::None).await.unwrap();
     assert_eq!(whole.concat(), [vec![1; 200_000], vec![2; 50_000]].concat());
