@@ -6,6 +6,8 @@
 //!
 //! The directory must lie on a disk: on a tmpfs, what is set aside stays in memory, beyond all budgets.
 
+mod closing;
+
 use std::io::{self, IoSlice};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hay_common::disk::{DiskFile, OpenMode, SharedDisk, read_exact_at};
 use hay_common::limits::ASIDE_SPARE_BYTES;
+
+use closing::Closing;
 
 /// Why bytes could not be set aside, or do not come back.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +39,7 @@ pub(crate) struct AsideRoom {
     dir: PathBuf,
     reserve_bytes: u64,
     opened: AtomicU64,
+    closing: Arc<Closing>,
 }
 
 impl AsideRoom {
@@ -52,7 +57,7 @@ impl AsideRoom {
                 disk.remove_file(&path)?;
             }
         }
-        Ok(Self { disk, dir, reserve_bytes, opened: AtomicU64::new(0) })
+        Ok(Self { disk, dir, reserve_bytes, opened: AtomicU64::new(0), closing: Arc::default() })
     }
 
     /// Writes `bytes` behind those that `file` has, in a new file where it has none. On an error `file` has what it had.
@@ -65,13 +70,15 @@ impl AsideRoom {
         if self.disk.space(&self.dir)?.free < needed {
             return Err(AsideError::NearlyFull);
         }
-        let (handle, before, crc) = match file {
-            Some(file) => (Arc::clone(&file.file), file.bytes, file.crc),
-            None => (self.nameless()?, 0, 0),
-        };
-        handle.write_all_at(&[IoSlice::new(bytes)], before as u64)?;
-        let crc = crc32c::crc32c_append(crc, bytes);
-        *file = Some(AsideFile { file: handle, bytes: before + bytes.len(), crc });
+        match file {
+            Some(file) => file.append(bytes)?,
+            None => {
+                let (handle, closing) = (Some(self.nameless()?), Arc::clone(&self.closing));
+                let mut new = AsideFile { handle, bytes: 0, crc: 0, closing };
+                new.append(bytes)?;
+                *file = Some(new);
+            }
+        }
         Ok(())
     }
 
@@ -114,15 +121,28 @@ fn check_own(dir: &Path, us: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// The first bytes of a chunk, in a file that is gone when this is.
+/// The first bytes of a chunk, in a file that is gone soon after this is.
 pub(crate) struct AsideFile {
-    file: Arc<dyn DiskFile>,
+    /// None: only in [`Drop`], which must give it away and keep no part in it.
+    handle: Option<Arc<dyn DiskFile>>,
     bytes: usize,
     /// CRC32C of all of them.
     crc: u32,
+    closing: Arc<Closing>,
 }
 
 impl AsideFile {
+    fn handle(&self) -> io::Result<&dyn DiskFile> {
+        self.handle.as_deref().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.handle()?.write_all_at(&[IoSlice::new(bytes)], self.bytes as u64)?;
+        self.bytes += bytes.len();
+        self.crc = crc32c::crc32c_append(self.crc, bytes);
+        Ok(())
+    }
+
     /// How many bytes it has.
     pub(crate) fn len(&self) -> usize {
         self.bytes
@@ -133,11 +153,20 @@ impl AsideFile {
     /// # Errors
     /// See [`AsideError`].
     pub(crate) fn read(&self, into: &mut [u8]) -> Result<(), AsideError> {
-        read_exact_at(self.file.as_ref(), into, 0)?;
+        read_exact_at(self.handle()?, into, 0)?;
         if into.len() != self.bytes || crc32c::crc32c(into) != self.crc {
             return Err(AsideError::Damaged);
         }
         Ok(())
+    }
+}
+
+impl Drop for AsideFile {
+    /// Bodies break off on async threads.
+    fn drop(&mut self) {
+        if let Some(handle) = self.handle.take() {
+            self.closing.close(handle);
+        }
     }
 }
 

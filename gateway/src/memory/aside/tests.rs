@@ -23,11 +23,14 @@ pub(crate) enum Fault {
 
 /// The real disk, with one fault at a time.
 #[derive(Clone)]
-pub(crate) struct FaultyDisk(pub(crate) Arc<Mutex<Fault>>);
+pub(crate) struct FaultyDisk(Arc<Mutex<Fault>>, Closed);
+
+/// The threads that closed a file.
+type Closed = Arc<Mutex<Vec<std::thread::ThreadId>>>;
 
 impl FaultyDisk {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Fault::None)))
+        Self(Arc::new(Mutex::new(Fault::None)), Closed::default())
     }
 
     pub(crate) fn set(&self, fault: Fault) {
@@ -72,6 +75,12 @@ impl Disk for FaultyDisk {
 }
 
 struct FaultyFile(FaultyDisk, Arc<dyn DiskFile>);
+
+impl Drop for FaultyFile {
+    fn drop(&mut self) {
+        self.0.1.lock().push(std::thread::current().id());
+    }
+}
 
 impl DiskFile for FaultyFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -187,6 +196,41 @@ fn a_directory_that_is_a_link_or_not_ours_is_refused() {
     let us = rustix::process::geteuid().as_raw();
     check_own(&aside, us).unwrap();
     assert!(check_own(&aside, us + 1).unwrap_err().to_string().contains("belongs to user"));
+}
+
+#[test]
+fn files_are_closed_by_one_thread_that_may_wait() {
+    let (room, disk, _dir) = room();
+    let full = || {
+        let mut file = None;
+        room.append(&mut file, b"x").unwrap();
+        file
+    };
+    let here = std::thread::current().id();
+    drop(full());
+    assert_eq!(*disk.1.lock(), [here], "without a runtime there is nobody else");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let many = || (0..50).map(|_| full()).collect::<Vec<_>>();
+    runtime.block_on(async {
+        let closed = async || {
+            while disk.1.lock().len() < 50 {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            std::mem::take(&mut *disk.1.lock())
+        };
+        disk.1.lock().clear();
+        drop(many());
+        assert!(!closed().await.contains(&here), "on the thread of the bodies");
+        let files = many();
+        {
+            // Closing takes its time: threads that are to be there are.
+            let _slow = disk.1.lock();
+            drop(files);
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let by = closed().await;
+        assert!(by.iter().all(|id| *id == by[0]), "a thread for each: {by:?}");
+    });
 }
 
 #[test]
