@@ -96,11 +96,26 @@ async fn first_bytes(
     waits_for_us: bool,
 ) -> Result<Start, Failure> {
     let mut start = pin!(chunker.start());
-    if !waits_for_us && let Ok(start) = tokio::time::timeout(UNKNOWN_PATIENCE, &mut start).await {
+    if waits_for_us {
+        app.whoami(caller).await?;
+        return Ok(start.await?);
+    }
+    if let Ok(start) = tokio::time::timeout(UNKNOWN_PATIENCE, &mut start).await {
         return Ok(start?);
     }
-    app.whoami(caller).await?;
-    Ok(start.await?)
+    // Both at once: a buffer that nobody listens for could not be set aside while others need its memory.
+    let mut known = pin!(app.whoami(caller));
+    tokio::select! {
+        biased;
+        known = &mut known => {
+            known?;
+            Ok(start.await?)
+        }
+        start = &mut start => {
+            known.await?;
+            Ok(start?)
+        }
+    }
 }
 
 /// What can be said before anything else is looked at.
