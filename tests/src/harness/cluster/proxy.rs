@@ -76,8 +76,11 @@ impl Network {
     /// Puts a port before `target`, the one of the process `name`. It is there whether the process runs or not.
     pub fn port(&self, name: &str, target: SocketAddr) -> SocketAddr {
         let runtime = self.runtime.as_ref().expect("the network is up");
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
+        let _entered = runtime.enter();
+        let listener = TcpListener::from_std(listener).unwrap();
         let (links, processes, name) = (self.links.subscribe(), self.processes.clone(), name.to_owned());
         runtime.spawn(async move {
             while let Ok((caller, from)) = listener.accept().await {
