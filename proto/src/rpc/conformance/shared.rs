@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::ClusterId;
-use hay_common::limits::CREDENTIAL_TTL;
+use hay_common::limits::{CLOCK_SKEW_MAX, CREDENTIAL_TTL};
 use tonic::{Request, Status};
 
 use super::control::{Control, until};
@@ -65,14 +65,14 @@ async fn authenticates<S: Subject>(subject: &S) {
     let before = reached();
     assert_eq!(code(subject.ping(Caller::Role(S::STRANGER), None).await), ErrorCode::Forbidden);
     assert_eq!(code(subject.ping(Caller::Nobody, None).await), ErrorCode::Unauthenticated);
-    let ttl_ms = CREDENTIAL_TTL.as_millis() as u64;
+    let good_ms = (CREDENTIAL_TTL + CLOCK_SKEW_MAX).as_millis() as u64;
     let mut changed = key.mint(peer, NOW_MS);
     // The byte of the role.
     changed[1] ^= 6;
     let other_key = ClusterKey::from_seed(key.cluster(), &[2; 32]).unwrap();
     let other_cluster = ClusterKey::from_seed(ClusterId::from_random(9), &[1; 32]).unwrap();
     for (why, token) in [
-        ("expired", key.mint(peer, NOW_MS - ttl_ms)),
+        ("expired", key.mint(peer, NOW_MS - good_ms)),
         ("another role written in", changed),
         ("another key", other_key.mint(peer, NOW_MS)),
         ("another cluster", other_cluster.mint(peer, NOW_MS)),
