@@ -72,7 +72,7 @@ async fn harmed(role: &str, harm: Harm, rounds: u64) {
             Harm::Paused => cluster.process(&victim).resume(),
             _ => cluster.network.heal(),
         }
-        cluster.wait_ready().await;
+        cluster.wait_whole().await;
         history.verify(&cluster.api(round as usize + 1), &format!("{when}, after its return")).await;
     }
     times.sort();

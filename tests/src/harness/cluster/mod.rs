@@ -146,6 +146,20 @@ impl Cluster {
         }
     }
 
+    /// Waits until the masters hear every volume server, and no volume is being made: one that goes away then leaves
+    /// enough of the others.
+    pub async fn wait_whole(&mut self) {
+        self.wait_ready().await;
+        let servers = self.names("volume-server").len();
+        eventually("every volume server is heard", START_WITHIN, || {
+            let status = self.status();
+            let alive =
+                status["nodes"].as_array().into_iter().flatten().filter(|n| n["alive"] == true).count();
+            let creating = status["volumes"]["creating"].as_u64();
+            if alive == servers && creating == Some(0) { Ok(()) } else { Err(status.to_string()) }
+        });
+    }
+
     /// A process by its name, as in `volume-server-2`.
     pub fn process(&mut self, name: &str) -> &mut Process {
         self.processes
