@@ -73,12 +73,12 @@ async fn serve(args: FilerArgs, env: Environment) -> anyhow::Result<()> {
     let token = TokenHash(credentials.token_hash());
     filer.bootstrap(FIRST_TENANT, token).await.context("the first tenant can't be made")?;
     directory.complete(env.disk.as_ref())?;
-    let address = port.address.clone();
-    let serving = port.serve(transport::server().add_service(serve_filer(filer.clone(), env.guard)));
     let ready = filer.clone();
     operations::serve(&args.process, "filer", env.metrics, Arc::new(move || ready.ready())).await?;
+    let address = port.address.clone();
+    let serving = port.serve(transport::server().add_service(serve_filer(filer.clone(), env.guard)));
     tracing::info!(address, "the filer serves");
-    until_stopped(env.stop, async {
+    until_stopped(env.stop, serving.gone(), async {
         serving.stop().await;
         if let Err(error) = filer.shutdown().await {
             tracing::error!(%error, "the filer did not end in order; the next start recovers");

@@ -99,7 +99,7 @@ async fn serve(args: GatewayArgs, env: Environment) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     // Whoever started it may have closed stdout; it goes on.
     let _ = writeln!(out, "listening on http://{}", gateway.address()).and_then(|()| out.flush());
-    until_stopped(env.stop, async {
+    until_stopped(env.stop, std::future::pending(), async {
         gateway.shutdown().await;
         leases.shutdown().await;
     })

@@ -60,12 +60,15 @@ impl Port {
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
         let incoming = Connection::accepted(self.listener, cut.clone());
         let stopped = stop.clone().cancelled_owned();
+        let gone = CancellationToken::new();
+        let ending = gone.clone().drop_guard();
         let task = tokio::spawn(async move {
+            let _ending = ending;
             if let Err(error) = services.serve_with_incoming_shutdown(incoming, stopped).await {
                 tracing::error!(%error, "the gRPC port failed");
             }
         });
-        Serving { stop, cut, task }
+        Serving { stop, cut, gone, task }
     }
 }
 
@@ -74,10 +77,17 @@ pub struct Serving {
     stop: CancellationToken,
     /// Ends the connections, whatever is in flight on them.
     cut: CancellationToken,
+    /// Nobody serves it any more, for whatever reason.
+    gone: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Serving {
+    /// Resolves when the port is no longer served: a process without it must not look as if it could work.
+    pub fn gone(&self) -> impl Future<Output = ()> + use<> {
+        self.gone.clone().cancelled_owned()
+    }
+
     /// Takes no further calls and finishes those in flight. Streams that last as long as their connection are cut after
     /// [`ROLE_STOP_GRACE`].
     pub async fn stop(mut self) {

@@ -81,15 +81,15 @@ async fn serve(args: MasterArgs, env: Environment) -> anyhow::Result<()> {
     let master = master.context("the master did not start")?;
     endpoint.add(Role::Master, master.group().clone());
     directory.complete(env.disk.as_ref())?;
+    let ready = master.clone();
+    operations::serve(&args.process, "master", env.metrics, Arc::new(move || ready.ready())).await?;
     let address = port.address.clone();
     let services = transport::server()
         .add_service(serve_master(master.clone(), env.guard.clone()))
         .add_service(serve_raft(endpoint, env.guard));
     let serving = port.serve(services);
-    let ready = master.clone();
-    operations::serve(&args.process, "master", env.metrics, Arc::new(move || ready.ready())).await?;
     tracing::info!(address, "the master serves");
-    until_stopped(env.stop, async {
+    until_stopped(env.stop, serving.gone(), async {
         master.shutdown().await;
         serving.stop().await;
     })

@@ -86,9 +86,16 @@ pub fn only_one(flag: &str, addresses: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits for the end of `stop`, then for `end`; a second signal ends it at once.
-pub async fn until_stopped(mut stop: Stop, end: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let signal = stop.wait().await;
+/// Waits until it is told to stop, then for `end`; a second signal ends it at once. When its port is `gone` it fails.
+pub async fn until_stopped(
+    mut stop: Stop,
+    gone: impl Future<Output = ()>,
+    end: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let signal = tokio::select! {
+        signal = stop.wait() => signal,
+        () = gone => anyhow::bail!("the gRPC port is no longer served: see the log; the next start recovers"),
+    };
     tracing::info!(signal, "stopping: finishing what is in flight");
     tokio::select! {
         () = end => Ok(()),

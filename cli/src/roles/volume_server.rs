@@ -85,12 +85,12 @@ async fn serve(args: VolumeServerArgs, env: Environment) -> anyhow::Result<()> {
     };
     let volumes = VolumeServer::start(config, deps).await.context("the volume server did not start")?;
     directory.complete(env.disk.as_ref())?;
-    let address = port.address.clone();
-    let serving = port.serve(transport::server().add_service(serve_volume(volumes.clone(), env.guard)));
     let ready = volumes.clone();
     operations::serve(&args.process, "volume server", env.metrics, Arc::new(move || ready.ready())).await?;
+    let address = port.address.clone();
+    let serving = port.serve(transport::server().add_service(serve_volume(volumes.clone(), env.guard)));
     tracing::info!(address, node = %volumes.node(), "the volume server serves");
-    until_stopped(env.stop, async {
+    until_stopped(env.stop, serving.gone(), async {
         serving.stop().await;
         volumes.shutdown().await;
     })

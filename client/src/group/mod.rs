@@ -16,6 +16,7 @@ use hay_common::random::SharedRandom;
 use hay_common::retry::RetryPolicy;
 use hay_proto::rpc::to_failure;
 use hay_proto::rpc::transport::{AddressError, Channels};
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 pub use filers::filers;
@@ -56,6 +57,17 @@ impl Members {
     }
 }
 
+/// A call of a member, made as often as it takes.
+trait Call<S: ?Sized, Q, R>:
+    for<'a> Fn(&'a S, Request<Q>) -> BoxFuture<'a, Result<Response<R>, Status>> + Send + Sync
+{
+}
+
+impl<S: ?Sized, Q, R, F> Call<S, Q, R> for F where
+    F: for<'a> Fn(&'a S, Request<Q>) -> BoxFuture<'a, Result<Response<R>, Status>> + Send + Sync
+{
+}
+
 /// The members of one group.
 struct Group<S: ?Sized> {
     members: Vec<Arc<S>>,
@@ -75,7 +87,7 @@ impl<S: ?Sized + Send + Sync> Group<S> {
     /// The member to try, and its place.
     fn current(&self) -> Result<(usize, &S), Status> {
         let at = self.current.load(Ordering::Relaxed) % self.members.len().max(1);
-        let member = self.members.get(at).ok_or_else(|| Status::unavailable("the group has no members"))?;
+        let member = self.members.get(at).ok_or_else(nobody)?;
         Ok((at, member))
     }
 
@@ -87,19 +99,14 @@ impl<S: ?Sized + Send + Sync> Group<S> {
 
     /// Calls one member after the other until one does it, round after round for [`GROUP_PATIENCE`]. Only for calls that
     /// may be made twice: a connection that breaks does not tell whether the call arrived.
-    async fn ask<Q, R>(
-        &self,
-        request: Request<Q>,
-        call: impl for<'a> Fn(&'a S, Request<Q>) -> BoxFuture<'a, Result<Response<R>, Status>> + Send + Sync,
-    ) -> Result<Response<R>, Status>
+    async fn ask<Q, R>(&self, request: Request<Q>, call: impl Call<S, Q, R>) -> Result<Response<R>, Status>
     where
-        Q: Clone + Send,
+        Q: Clone + Send + Sync,
     {
         let (metadata, _, message) = request.into_parts();
         let began = self.clock.monotonic();
         for round in 1.. {
-            let again = Request::from_parts(metadata.clone(), Default::default(), message.clone());
-            let status = match self.ask_round(again, &call).await {
+            let status = match self.round(&metadata, &message, &call).await {
                 Err(status) if is_elsewhere(&status) => status,
                 reply => return reply,
             };
@@ -109,32 +116,44 @@ impl<S: ?Sized + Send + Sync> Group<S> {
             }
             tokio::time::sleep(pause).await;
         }
-        Err(Status::unavailable("no member of the group could do it"))
+        Err(nobody())
     }
 
     /// Each member once, until one does it: for those who try again themselves, or want to know how it stands now.
     async fn ask_round<Q, R>(
         &self,
         request: Request<Q>,
-        call: impl for<'a> Fn(&'a S, Request<Q>) -> BoxFuture<'a, Result<Response<R>, Status>> + Send + Sync,
+        call: impl Call<S, Q, R>,
     ) -> Result<Response<R>, Status>
     where
-        Q: Clone + Send,
+        Q: Clone + Send + Sync,
     {
         let (metadata, _, message) = request.into_parts();
-        let mut last = None;
+        self.round(&metadata, &message, &call).await
+    }
+
+    async fn round<Q, R>(
+        &self,
+        metadata: &MetadataMap,
+        message: &Q,
+        call: &impl Call<S, Q, R>,
+    ) -> Result<Response<R>, Status>
+    where
+        Q: Clone + Send + Sync,
+    {
+        let mut last = nobody();
         for _ in 0..self.members.len() {
             let (at, member) = self.current()?;
             let again = Request::from_parts(metadata.clone(), Default::default(), message.clone());
             match self.within_try(call(member, again)).await {
                 Err(status) if is_elsewhere(&status) => {
                     self.leave(at);
-                    last = Some(status);
+                    last = status;
                 }
                 reply => return reply,
             }
         }
-        Err(last.unwrap_or_else(|| Status::unavailable("the group has no members")))
+        Err(last)
     }
 
     /// A member that is there and says nothing is passed over. The only one is waited for: nobody else could do it.
@@ -163,6 +182,10 @@ impl<S: ?Sized + Send + Sync> Group<S> {
         }
         reply
     }
+}
+
+fn nobody() -> Status {
+    Status::unavailable("no member of the group could do it")
 }
 
 /// Whether another member, or the same one a little later, may do what this one did not.
