@@ -402,8 +402,8 @@ pub const LOG_ROOM_CHECK: Duration = Duration::from_millis(200);
 pub const REPLICAS_MAX: usize = 16;
 /// A replica that has not synced a batch of small needles within this time has failed.
 pub const REPLICATE_TIMEOUT: Duration = Duration::from_secs(4);
-/// A replica that has not taken and synced a large needle within this time has failed.
-pub const REPLICATE_BULK_TIMEOUT: Duration = Duration::from_secs(15);
+/// A large needle has [`REPLICATE_TIMEOUT`] and the time that it takes at this rate, in bytes a second.
+pub const REPLICATE_BYTES_PER_S_MIN: u64 = MIB as u64;
 /// A writer gives a volume server up that has not answered a small append within this time: longer than the server
 /// itself waits for its replicas.
 pub const APPEND_TIMEOUT: Duration = Duration::from_secs(6);

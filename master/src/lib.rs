@@ -15,6 +15,7 @@ pub mod live;
 mod machine;
 pub mod plan;
 pub mod state;
+mod suspicion;
 
 #[cfg(test)]
 mod tests;

@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use hay_common::ids::{Epoch, NodeId, VolumeId};
-use hay_common::limits::{
-    HEARTBEAT_COMMAND_AGAIN, HEARTBEAT_GONE, HEARTBEAT_TIMEOUT, NODE_SUSPECTED, VOLUME_AVOIDED,
-};
+use hay_common::limits::{HEARTBEAT_COMMAND_AGAIN, HEARTBEAT_GONE, HEARTBEAT_TIMEOUT, VOLUME_AVOIDED};
 use hay_common::model::{SizeClass, VolumeState, volumes_digest};
 use tokio::sync::mpsc;
 
 use crate::state::{Node, Part, Peer};
+use crate::suspicion::Suspicions;
 
 /// One volume as one server reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,6 +144,8 @@ pub struct LiveNode {
     pub volumes: HashMap<VolumeId, VolumeReport>,
     /// Whether a full report of this stream has come.
     pub complete: bool,
+    /// From when on it is believed what it says of others: not while it tells what it met before it came back.
+    trusted_from: Duration,
     /// When its stream ended.
     gone: Option<Duration>,
     /// The run of the server that speaks.
@@ -153,6 +154,17 @@ pub struct LiveNode {
     confirmed: HashMap<VolumeId, u64>,
     /// When a volume's command for an epoch was sent last: creating it for the first, sealing it for later ones.
     sent: HashMap<(VolumeId, Epoch), Duration>,
+}
+
+impl LiveNode {
+    /// The replicas of which a report says that they failed, where the one before did not: a failure that is told again
+    /// is not a new one.
+    fn new_failures(&self, report: &Report) -> impl Iterator<Item = NodeId> {
+        let is_new = |volume: &&VolumeReport| {
+            self.volumes.get(&volume.id).is_none_or(|before| before.failed_replica != volume.failed_replica)
+        };
+        report.volumes.iter().filter(is_new).filter_map(|volume| volume.failed_replica)
+    }
 }
 
 /// What to do after a report.
@@ -175,8 +187,8 @@ pub struct Live {
     last_session: u64,
     /// Volumes that a writer could not write to although they look well, and until when they don't count.
     suspects: HashMap<VolumeId, Duration>,
-    /// Servers that failed as replicas, and until when they get nothing new.
-    failed: HashMap<NodeId, Duration>,
+    /// Servers that failed as replicas.
+    suspicions: Suspicions,
     /// What changed in the map up to here was told to the servers that it concerns.
     told: u64,
 }
@@ -198,14 +210,14 @@ impl Live {
             total_bytes: 0,
             volumes: HashMap::new(),
             complete: false,
+            trusted_from: Duration::MAX,
             gone: None,
             instance: None,
             confirmed: HashMap::new(),
             sent: HashMap::new(),
         };
         self.nodes.insert(node, fresh);
-        // It has come back: what others met while it was away says nothing any more.
-        self.failed.remove(&node);
+        self.suspicions.acquit(node);
         self.last_session
     }
 
@@ -233,9 +245,14 @@ impl Live {
         let Some(known) = self.nodes.get_mut(&report.node).filter(|known| known.session == session) else {
             return Heard::Replaced;
         };
+        if now.saturating_sub(known.heard) > HEARTBEAT_GONE && known.trusted_from <= now {
+            // It was cut off: what has waited on its way, and the calls that are about to fail, are from then.
+            known.trusted_from = now + HEARTBEAT_GONE;
+        }
         known.heard = now;
         known.instance = report.instance.or(known.instance);
-        let failed: Vec<NodeId> = report.volumes.iter().filter_map(|volume| volume.failed_replica).collect();
+        let is_trusted = known.trusted_from <= now;
+        let accused: Vec<NodeId> = known.new_failures(&report).filter(|_| is_trusted).collect();
         known.free_bytes = report.free_bytes;
         known.total_bytes = report.total_bytes;
         if report.full {
@@ -244,28 +261,39 @@ impl Live {
         }
         known.volumes.extend(report.volumes.into_iter().map(|volume| (volume.id, volume)));
         report.removed.iter().for_each(|id| drop(known.volumes.remove(id)));
+        if known.complete && !report.partial {
+            known.trusted_from = known.trusted_from.min(now + HEARTBEAT_GONE);
+        }
         let digest = volumes_digest(known.volumes.values().map(|v| (v.id, v.epoch, v.state)));
         let heard = match known.complete && (report.partial || digest == report.digest) {
             true => Heard::Known,
             false => Heard::AskFull,
         };
-        self.failed.retain(|_, until| *until > now);
-        self.failed.extend(failed.into_iter().map(|node| (node, now + NODE_SUSPECTED)));
+        accused.into_iter().for_each(|node| self.suspicions.accuse(report.node, node, now));
         heard
     }
 
     /// Whether a server failed as a replica, lately.
     pub fn failed(&self, node: NodeId, now: Duration) -> bool {
-        self.failed.get(&node).is_some_and(|until| *until > now)
+        self.suspicions.failed(node, now)
     }
 
-    /// Whether a server speaks, its stream is there or was just now, and nobody has met a failure of it: new volumes may be
-    /// put there, and writers sent there first.
-    pub fn is_well(&self, node: NodeId, now: Duration) -> bool {
-        let stands = |known: &LiveNode| {
+    /// How many servers have met a failure of this one, lately.
+    pub fn suspicion(&self, node: NodeId, now: Duration) -> usize {
+        self.suspicions.weight(node, now)
+    }
+
+    /// Whether a server speaks, and its stream is there or was just now.
+    pub fn stands(&self, node: NodeId, now: Duration) -> bool {
+        let is_there = |known: &LiveNode| {
             known.commands.is_some() || known.gone.is_some_and(|at| now.saturating_sub(at) < HEARTBEAT_GONE)
         };
-        self.speaks(node, now) && !self.failed(node, now) && self.nodes.get(&node).is_some_and(stands)
+        self.speaks(node, now) && self.nodes.get(&node).is_some_and(is_there)
+    }
+
+    /// Whether a server stands, and nobody has met a failure of it: new volumes are put there, and writers sent there first.
+    pub fn is_well(&self, node: NodeId, now: Duration) -> bool {
+        self.stands(node, now) && !self.failed(node, now)
     }
 
     /// Volumes that a server can't write to any more because of a fault there.

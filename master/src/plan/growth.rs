@@ -25,17 +25,18 @@ struct Census {
 }
 
 impl Census {
-    fn of(view: &View<'_>) -> Self {
+    /// `stands`: whether a server may be counted on.
+    fn of(view: &View<'_>, stands: impl Fn(NodeId) -> bool) -> Self {
         let mut census = Self::default();
         for (id, volume) in view.state.open_volumes() {
             let Some(primary) = volume.members.first() else { continue };
             let nodes: Vec<NodeId> = volume.members.iter().map(|member| member.node).collect();
             let fill = view.fill(id, volume);
             let are_alive = nodes.iter().all(|node| view.live.alive(*node, view.now));
-            let are_well = nodes.iter().all(|node| view.live.is_well(*node, view.now));
+            let are_there = nodes.iter().all(|node| stands(*node));
             let is_there = match volume.state {
-                VolumeState::Creating => are_well,
-                VolumeState::Writable | VolumeState::Sealed => view.writable(id, volume) && are_well,
+                VolumeState::Creating => are_there,
+                VolumeState::Writable | VolumeState::Sealed => view.writable(id, volume) && are_there,
             };
             let is_ready = is_there && fill == Fill::Roomy && !view.live.suspected(id, view.now);
             let count = census.counts.entry((primary.node, volume.class.size)).or_default();
@@ -83,30 +84,38 @@ impl Census {
 
 /// Growth before need: every server with room has its volumes of each class ready, and successors for those that are
 /// nearly full or that writers can't use. Whichever server fails, writers have a volume of each class without it, where
-/// there are servers enough.
+/// there are servers enough. Where too few are above suspicion the others that speak must do: a suspicion is a guess, and
+/// without volumes nothing is written for sure.
 pub(super) fn growth(view: &View<'_>) -> Vec<NewVolume> {
-    let mut census = Census::of(view);
-    let usable: Vec<NodeId> =
-        view.live.nodes().map(|(id, _)| id).filter(|node| usable(view, *node)).collect();
+    let well: Vec<NodeId> = candidates(view).filter(|node| view.live.is_well(*node, view.now)).collect();
+    let is_enough = well.len() >= usize::from(view.state.configuration.replicas);
+    let (census, usable) = match is_enough {
+        true => (Census::of(view, |node| view.live.is_well(node, view.now)), well),
+        false => (Census::of(view, |node| view.live.stands(node, view.now)), candidates(view).collect()),
+    };
+    grow(view, census, &usable)
+}
+
+fn grow(view: &View<'_>, mut census: Census, usable: &[NodeId]) -> Vec<NewVolume> {
     let mut new = Vec::new();
-    for node in &usable {
+    for node in usable {
         for size in SIZES {
             let count = census.count(*node, size);
             let wanted = view.policy.active_per_class.saturating_sub(count.ready);
             let allowed = view.policy.active_per_class_max.saturating_sub(count.all);
             for _ in 0..wanted.min(allowed) {
-                let Some(placed) = placement(view, &census, *node, size, &usable) else { break };
+                let Some(placed) = placement(view, &census, *node, size, usable) else { break };
                 census.add(size, &placed.nodes);
                 new.push(new_volume(view, size, placed.nodes));
             }
         }
     }
-    for node in &usable {
+    for node in usable {
         for size in SIZES {
             if census.can_do_without(*node, size) {
                 continue;
             }
-            if let Some(nodes) = without(view, &census, *node, size, &usable) {
+            if let Some(nodes) = without(view, &census, *node, size, usable) {
                 census.add(size, &nodes);
                 new.push(new_volume(view, size, nodes));
             }
@@ -143,8 +152,17 @@ fn new_volume(view: &View<'_>, size: SizeClass, nodes: Vec<NodeId>) -> NewVolume
 /// Whether new volumes may be put on a server: it is registered, connected, has said what it holds, has room, and has not
 /// failed lately.
 pub(super) fn usable(view: &View<'_>, node: NodeId) -> bool {
-    view.live.is_well(node, view.now)
-        && view.state.nodes.contains_key(&node)
+    view.live.is_well(node, view.now) && is_candidate(view, node)
+}
+
+/// The same of servers that others may have met a failure of.
+fn candidates(view: &View<'_>) -> impl Iterator<Item = NodeId> {
+    let stands = |node: &NodeId| view.live.stands(*node, view.now) && is_candidate(view, *node);
+    view.live.nodes().map(|(id, _)| id).filter(stands)
+}
+
+fn is_candidate(view: &View<'_>, node: NodeId) -> bool {
+    view.state.nodes.contains_key(&node)
         && view.live.node(node).is_some_and(|live| live.free_bytes >= view.policy.free_bytes_min)
         && view.live.failed_volumes(node) < NODE_FAILED_VOLUMES_MAX
 }
@@ -161,7 +179,7 @@ pub(super) fn shares<'a>(info: &Node, others: impl Iterator<Item = &'a Node> + C
     (others.clone().any(|o| same_zone(&o)), others.clone().any(|o| same_zone(&o) && o.rack == info.rack))
 }
 
-/// The primary and the other replicas: of the same tier; in zones, then in racks of their own where that is possible; with
+/// The primary and the other replicas: of the same tier; the least suspicious; in zones, then in racks of their own where that is possible; with
 /// other partners than the primary's other volumes have; where there is least; where there is room. `None` where there are
 /// too few servers.
 fn placement(
@@ -181,9 +199,10 @@ fn placement(
             let room = view.live.node(*node).map_or(0, |live| live.free_bytes / GIB);
             let (zone, rack) = shares(info, chosen.clone());
             let (pairs, load) = (census.pairs(primary, *node, size), census.load(*node, size));
-            Some((zone, rack, pairs, load, std::cmp::Reverse(room), *node))
+            let suspicion = view.live.suspicion(*node, view.now);
+            Some((suspicion, zone, rack, pairs, load, std::cmp::Reverse(room), *node))
         });
-        let (zone, rack, _, _, _, next) = candidates.min()?;
+        let (_, zone, rack, _, _, _, next) = candidates.min()?;
         placed.shared.0 += usize::from(zone);
         placed.shared.1 += usize::from(rack);
         placed.nodes.push(next);

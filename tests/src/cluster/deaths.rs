@@ -96,6 +96,12 @@ async fn cluster_a_paused_volume_server_is_noticed_by_no_client() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cluster_a_volume_server_that_is_cut_off_is_noticed_by_no_client() {
+    let _turn = heavy().await;
+    harmed("volume-server", Harm::CutOff, amount("HAY_ROUNDS", 5, 50)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_a_volume_server_without_masters_loses_nothing() {
     let _turn = heavy().await;
     harmed("volume-server", Harm::CutOffFromMasters, amount("HAY_ROUNDS", 3, 100)).await;
@@ -104,7 +110,7 @@ async fn cluster_a_volume_server_without_masters_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_links_of_all_kinds_are_noticed_by_no_client() {
     let _turn = heavy().await;
-    for harm in [Harm::CutOff, Harm::Mute, Harm::Slow, Harm::Late] {
+    for harm in [Harm::Mute, Harm::Slow, Harm::Late] {
         harmed("volume-server", harm, amount("HAY_ROUNDS", 1, 10)).await;
     }
 }

@@ -1,11 +1,12 @@
 //! One append on all replicas.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::{Epoch, NodeId, VolumeId};
-use hay_common::limits::{APPEND_UNARY_BYTES_MAX, REPLICATE_BULK_TIMEOUT, REPLICATE_TIMEOUT};
+use hay_common::limits::{APPEND_UNARY_BYTES_MAX, REPLICATE_BYTES_PER_S_MIN, REPLICATE_TIMEOUT};
 use hay_needle::State;
 use tokio::sync::oneshot;
 
@@ -134,8 +135,9 @@ impl Replication {
 
     async fn send_stream(&self, id: VolumeId, node: NodeId, needle: NewNeedle) -> Result<(), AppendError> {
         let epoch = needle.epoch();
-        let call = async { wire::send_stream(&self.peer(node)?, id, needle, REPLICATE_BULK_TIMEOUT).await };
-        let sent = match tokio::time::timeout(REPLICATE_BULK_TIMEOUT, call).await {
+        let deadline = stream_deadline(needle.length());
+        let call = async { wire::send_stream(&self.peer(node)?, id, needle, deadline).await };
+        let sent = match tokio::time::timeout(deadline, call).await {
             Ok(sent) => sent,
             Err(_) => Err(too_slow()),
         };
@@ -189,6 +191,11 @@ impl Replication {
             }
         }
     }
+}
+
+/// How long a replica may take for a large needle of so many bytes.
+fn stream_deadline(bytes: usize) -> Duration {
+    REPLICATE_TIMEOUT + Duration::from_millis(bytes as u64 * 1000 / REPLICATE_BYTES_PER_S_MIN)
 }
 
 fn too_slow() -> Failure {

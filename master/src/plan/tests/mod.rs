@@ -5,7 +5,7 @@ mod spread;
 use std::collections::{BTreeMap, BTreeSet};
 
 use hay_common::ids::{Epoch, NodeId};
-use hay_common::limits::{GIB, HEARTBEAT_COMMAND_AGAIN, HEARTBEAT_TIMEOUT};
+use hay_common::limits::{GIB, HEARTBEAT_COMMAND_AGAIN, HEARTBEAT_GONE, HEARTBEAT_TIMEOUT};
 use hay_common::model::volumes_digest;
 use proptest::prelude::*;
 use tokio::sync::mpsc;

@@ -136,6 +136,7 @@ fn a_server_that_failed_as_a_replica_gets_nothing_new_and_is_not_waited_for() {
     };
     let server = |node: NodeId| (0..4).find(|n| id(*n) == node).unwrap();
     let (primary, failed) = (server(members[0].node), members[1].node);
+    world.now += HEARTBEAT_GONE;
     world.change(primary, volume, |report| {
         report.read_only_reason = Some("replica failed".to_owned());
         report.failed_replica = Some(failed);
@@ -162,6 +163,63 @@ fn a_server_that_failed_as_a_replica_gets_nothing_new_and_is_not_waited_for() {
     let had = world.servers[&server(failed)].volumes.clone();
     world.connect(server(failed), had);
     assert!(world.live.is_well(failed, world.now), "it has come back");
+}
+
+/// `by` says of one of its volumes with `failed` that it can't be written to any more.
+fn accuse(world: &mut World, by: u8, failed: u8) {
+    let shared = |v: &&VolumeReport| {
+        let members = &world.state.volumes[&v.id].members;
+        v.failed_replica.is_none() && members.iter().any(|m| m.node == id(failed))
+    };
+    let volume = world.servers[&by].volumes.values().find(shared).unwrap().id;
+    world.change(by, volume, |report| {
+        report.read_only_reason = Some("replica failed".to_owned());
+        report.failed_replica = Some(id(failed));
+    });
+}
+
+#[test]
+fn what_a_server_met_while_it_was_cut_off_is_not_held_against_the_others() {
+    let mut world = unlabelled(3, 2);
+    world.now += HEARTBEAT_GONE;
+    accuse(&mut world, 0, 2);
+    accuse(&mut world, 1, 2);
+    world.settle();
+    assert!(!world.live.is_well(id(2), world.now));
+    // Its own calls failed all the same. It says so when it comes back: by a new stream, or by the old one.
+    let mut had = world.servers[&2].volumes.clone();
+    for report in had.values_mut() {
+        report.read_only_reason = Some("replica failed".to_owned());
+        report.failed_replica = Some(id(0));
+    }
+    world.connect(2, had);
+    assert!((0..3).all(|n| world.live.is_well(id(n), world.now)), "a new stream");
+    world.settle();
+    for _ in 0..3 {
+        world.now += HEARTBEAT_GONE;
+        (0..2).for_each(|n| world.report(n));
+    }
+    accuse(&mut world, 2, 1);
+    assert!((0..3).all(|n| world.live.is_well(id(n), world.now)), "the old stream");
+    world.now += HEARTBEAT_GONE;
+    (0..3).for_each(|n| world.report(n));
+    world.settle();
+    accuse(&mut world, 2, 1);
+    assert!(!world.live.is_well(id(1), world.now), "it has been back for a while");
+}
+
+#[test]
+fn where_all_are_suspected_writing_goes_on() {
+    let mut world = unlabelled(3, 2);
+    world.now += HEARTBEAT_GONE;
+    for (by, failed) in [(0, 1), (1, 2), (2, 0)] {
+        accuse(&mut world, by, failed);
+    }
+    assert!((0..3).all(|n| !world.live.is_well(id(n), world.now)));
+    let avoid = world.leased(&[]);
+    avoid.iter().for_each(|volume| world.live.suspect(*volume, world.now));
+    world.settle();
+    assert!(covers_all(&select(&world.view(), &avoid, 0)));
 }
 
 #[test]

@@ -13,10 +13,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 /// Bytes that are moved at a time.
 const PIECE: usize = 64 << 10;
+/// Pieces on their way in one direction of a connection.
+const UNDER_WAY: usize = 128;
 
 /// What a link does to the bytes of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,7 +29,7 @@ pub enum Way {
     Open,
     /// They are held until the link is mended, as in a network that drops everything.
     Cut,
-    /// Each piece comes later by so much.
+    /// Everything comes later by so much, and as much of it as ever.
     Delayed(Duration),
     /// So many bytes a second.
     Slow(u64),
@@ -140,22 +143,57 @@ async fn relay(caller: TcpStream, target: SocketAddr, pair: (String, String), li
     }
 }
 
+/// A piece, and when it may arrive at the earliest.
+type Piece = (Instant, Vec<u8>);
+
 async fn copy(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    from: OwnedReadHalf,
+    to: OwnedWriteHalf,
     pair: &(String, String),
     links: &mut watch::Receiver<Links>,
     way: impl Fn(&Link) -> Way,
 ) -> io::Result<()> {
-    let mut piece = vec![0; PIECE];
+    // A long way holds much at once: a delay must not make it narrow.
+    let (pieces, under_way) = mpsc::channel(UNDER_WAY);
+    let taken = take(from, pieces, pair, links.clone(), &way);
+    let brought = bring(to, under_way, pair, links, &way);
+    tokio::try_join!(taken, brought).map(drop)
+}
+
+async fn take(
+    mut from: OwnedReadHalf,
+    pieces: mpsc::Sender<Piece>,
+    pair: &(String, String),
+    links: watch::Receiver<Links>,
+    way: impl Fn(&Link) -> Way,
+) -> io::Result<()> {
     loop {
-        let len = from.read(&mut piece).await?;
-        pass(pair, links, &way, len as u64).await?;
-        if len == 0 {
+        let mut piece = Vec::with_capacity(PIECE);
+        let len = from.read_buf(&mut piece).await?;
+        let delay = match links.borrow().get(pair).map(&way) {
+            Some(Way::Delayed(time)) => time,
+            _ => Duration::ZERO,
+        };
+        if len == 0 || pieces.send((Instant::now() + delay, piece)).await.is_err() {
             return Ok(());
         }
-        to.write_all(&piece[..len]).await?;
     }
+}
+
+async fn bring(
+    mut to: OwnedWriteHalf,
+    mut pieces: mpsc::Receiver<Piece>,
+    pair: &(String, String),
+    links: &mut watch::Receiver<Links>,
+    way: impl Fn(&Link) -> Way,
+) -> io::Result<()> {
+    while let Some((arrives, piece)) = pieces.recv().await {
+        tokio::time::sleep_until(arrives).await;
+        pass(pair, links, &way, piece.len() as u64).await?;
+        to.write_all(&piece).await?;
+    }
+    // The end of the bytes passes as they do.
+    pass(pair, links, &way, 0).await
 }
 
 /// Waits until `len` bytes may go on.
@@ -168,11 +206,7 @@ async fn pass(
     loop {
         let now = links.borrow_and_update().get(pair).map(&way).unwrap_or_default();
         match now {
-            Way::Open => return Ok(()),
-            Way::Delayed(time) => {
-                tokio::time::sleep(time).await;
-                return Ok(());
-            }
+            Way::Open | Way::Delayed(_) => return Ok(()),
             Way::Slow(bytes_per_s) => {
                 tokio::time::sleep(Duration::from_secs_f64(len as f64 / bytes_per_s as f64)).await;
                 return Ok(());
