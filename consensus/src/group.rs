@@ -158,6 +158,22 @@ impl Group {
         self.inner.members.add_learner(member, address).await
     }
 
+    /// Whether [`Group::promote`] would be tried.
+    ///
+    /// # Errors
+    /// See [`MembersError`].
+    pub fn may_promote(&self, member: MemberId) -> Result<(), MembersError> {
+        self.inner.members.may_promote(member)
+    }
+
+    /// Whether [`Group::remove_member`] would be tried.
+    ///
+    /// # Errors
+    /// See [`MembersError`].
+    pub fn may_remove(&self, member: MemberId) -> Result<(), MembersError> {
+        self.inner.members.may_remove(member).map(drop)
+    }
+
     /// Makes a learner that has caught up a voter.
     ///
     /// # Errors

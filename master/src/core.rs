@@ -158,6 +158,22 @@ impl MasterCore {
         self.news.send_modify(|count| *count = count.wrapping_add(1));
     }
 
+    /// Whether it does its part in the group: leads it, or follows somebody. What the cluster as a whole can do is said by
+    /// [`MasterCore::ready`].
+    ///
+    /// # Errors
+    /// The reason, for people.
+    pub fn serves(&self) -> Result<(), String> {
+        let status = self.group.status();
+        if status.leading || status.leader.is_some_and(|leader| leader != status.member) {
+            return Ok(());
+        }
+        Err(status
+            .stopped
+            .or(status.forming)
+            .unwrap_or_else(|| "no master leads, as far as this one knows".to_owned()))
+    }
+
     /// Whether it leads and could lease a volume of every class; else why not.
     ///
     /// # Errors

@@ -82,7 +82,7 @@ async fn serve(args: MasterArgs, env: Environment) -> anyhow::Result<()> {
     endpoint.add(Role::Master, master.group().clone());
     directory.complete(env.disk.as_ref())?;
     let ready = master.clone();
-    operations::serve(&args.process, "master", env.metrics, Arc::new(move || ready.ready())).await?;
+    operations::serve(&args.process, "master", env.metrics, Arc::new(move || ready.serves())).await?;
     let address = port.address.clone();
     let services = transport::server()
         .add_service(serve_master(master.clone(), env.guard.clone()))

@@ -1,6 +1,7 @@
 //! What every role's process does before and after its own work.
 
 use std::future::Future;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -59,13 +60,23 @@ where
         let key = Arc::new(load_key(&disk, &flags.cluster_key).await?);
         let guard = Arc::new(Guard::new(&key, clock.clone()));
         let metrics = PrometheusBuilder::new().install_recorder().context("metrics can't be recorded")?;
-        role(Environment { disk, clock, random, key, guard, metrics, stop }).await
+        let early = stop.early()?;
+        early.or(role(Environment { disk, clock, random, key, guard, metrics, stop })).await
     })
 }
 
 async fn load_key(disk: &SharedDisk, path: &Path) -> anyhow::Result<ClusterKey> {
     let (disk, path) = (disk.clone(), path.to_owned());
     tokio::task::spawn_blocking(move || {
+        if let Ok(metadata) = std::fs::metadata(&path) {
+            let mode = metadata.mode() & 0o777;
+            anyhow::ensure!(
+                mode & 0o077 == 0,
+                "the cluster key {0} can be read by others (mode {mode:04o}), and whoever has it can act as any part of the \
+                 cluster: run `chmod 600 {0}`",
+                path.display()
+            );
+        }
         ClusterKey::load(disk.as_ref(), &path)?.with_context(|| {
             format!(
                 "there is no cluster key {}: `hay cluster new-key {0}` makes one, for all processes of a new cluster",

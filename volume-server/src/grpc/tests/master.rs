@@ -111,4 +111,11 @@ impl Master for TestMaster {
     ) -> Result<Response<v1::RepairVolumeReply>, Status> {
         Err(Status::unimplemented("no test asks for it"))
     }
+
+    async fn change_masters(
+        &self,
+        _: Request<v1::ChangeMastersRequest>,
+    ) -> Result<Response<v1::ChangeMastersReply>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
 }
