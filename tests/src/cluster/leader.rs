@@ -42,7 +42,7 @@ async fn cluster_a_new_leader_leases_and_grows_soon_after_the_death_of_the_old()
     let _turn = heavy().await;
     let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
-    let rounds = amount("HAY_ROUNDS", 3, 50);
+    let rounds = amount("HAY_ROUNDS", 5, 50);
     let mut times = Vec::new();
     while (times.len() as u64) < rounds {
         let mut cluster = Cluster::start(Shape::USUAL).await;

@@ -198,6 +198,11 @@ impl Server {
         self.endpoint().raw(head, body)
     }
 
+    /// See [`Endpoint::request`].
+    pub fn request(&self, head: &str, body: &[u8]) -> Vec<u8> {
+        self.endpoint().request(head, body)
+    }
+
     fn raw_get(&self, path: &str) -> std::io::Result<RawAnswer> {
         self.raw(&format!("GET {path} HTTP/1.1"), b"")
     }
