@@ -25,7 +25,7 @@ use crate::store::{Store, StoreError, VolumeInfo};
 const RECONNECT: RetryPolicy = RetryPolicy {
     attempts_max: u32::MAX,
     pause_first: Duration::from_millis(50),
-    pause_max: Duration::from_secs(2),
+    pause_max: Duration::from_millis(500),
 };
 
 /// Why a stream to a master ended.

@@ -109,8 +109,10 @@ impl Cluster {
         let processes = line
             .into_iter()
             .map(|(name, mut args)| {
+                let operations = free_address();
                 args.extend(["--cluster-key".into(), key.to_str().unwrap().to_owned()]);
-                Process::new(&name, args, dir.join(format!("{name}.log")))
+                args.extend(["--operations".into(), operations.to_string()]);
+                Process::new(&name, args, operations, dir.join(format!("{name}.log")))
             })
             .collect();
         let mut cluster = Self {
@@ -153,6 +155,17 @@ impl Cluster {
     pub fn wipe(&mut self, name: &str) {
         assert!(!self.process(name).is_running(), "{name} runs");
         std::fs::remove_dir_all(self.dir.join(name)).unwrap();
+    }
+
+    /// Waits until a process that was started says that it does its part.
+    pub async fn wait_up(&mut self, name: &str) {
+        let api = Api::new(&format!("http://{}", self.process(name).operations), None);
+        eventually_async(&format!("{name} is up"), START_WITHIN, || async {
+            let asked = api.try_send(reqwest::Method::GET, "/readyz", &[], "").await;
+            let answer = asked.map_err(|e| e.to_string())?;
+            if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
+        })
+        .await;
     }
 
     /// Waits until every gateway says that all can work.
