@@ -9,7 +9,7 @@ use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::machine::{StateError, StateMachine};
 use crate::snapshot::{PublishError, Published, SnapshotDir, Snapshots};
@@ -48,6 +48,14 @@ impl Applied {
     }
 }
 
+/// How far the state is, for those who wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reached {
+    At(Option<LogId>),
+    /// It comes no further.
+    Failed,
+}
+
 enum Work {
     Apply(Vec<Entry>, oneshot::Sender<Result<Vec<Replies>, StateError>>),
     Build(oneshot::Sender<Result<Arc<Published>, PublishError<StateError>>>),
@@ -68,6 +76,7 @@ enum InstallError {
 pub(crate) struct Applier {
     work: mpsc::Sender<Work>,
     applied: Arc<Mutex<Applied>>,
+    reached: Arc<watch::Sender<Reached>>,
     snapshots: Arc<Snapshots>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
@@ -81,11 +90,13 @@ impl Applier {
         snapshots: Arc<Snapshots>,
     ) -> io::Result<Self> {
         let (work, queue) = mpsc::channel();
+        let reached = Arc::new(watch::Sender::new(Reached::At(applied.last)));
         let applied = Arc::new(Mutex::new(applied));
-        let owner = Owner { machine, applied: applied.clone(), snapshots: snapshots.clone() };
+        let (shared, told) = (applied.clone(), reached.clone());
+        let owner = Owner { machine, applied: shared, reached: told, snapshots: snapshots.clone() };
         let thread =
             std::thread::Builder::new().name(format!("{name}-apply")).spawn(move || owner.run(&queue))?;
-        Ok(Self { work, applied, snapshots, thread: Arc::new(Mutex::new(Some(thread))) })
+        Ok(Self { work, applied, reached, snapshots, thread: Arc::new(Mutex::new(Some(thread))) })
     }
 
     /// Ends the thread after what it was asked before, and drops the state machine. Blocks.
@@ -95,6 +106,16 @@ impl Applier {
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the thread of a state machine panicked");
         }
+    }
+
+    /// How far the state is.
+    pub(crate) fn reached(&self) -> watch::Receiver<Reached> {
+        self.reached.subscribe()
+    }
+
+    /// Tells those who wait for more of the state that there will be none.
+    fn or_fail<T>(&self, result: Result<T, AnyError>) -> Result<T, AnyError> {
+        result.inspect_err(|_| drop(self.reached.send_replace(Reached::Failed)))
     }
 
     async fn ask<T>(&self, work: impl FnOnce(oneshot::Sender<T>) -> Work) -> Result<T, AnyError> {
@@ -125,6 +146,7 @@ fn of_snapshot(meta: &SnapshotMeta) -> Applied {
 struct Owner {
     machine: Box<dyn StateMachine>,
     applied: Arc<Mutex<Applied>>,
+    reached: Arc<watch::Sender<Reached>>,
     snapshots: Arc<Snapshots>,
 }
 
@@ -164,9 +186,15 @@ impl Owner {
             let what = format!("the state machine gave {} replies to {wanted} commands", replies.len());
             return Err(StateError::Corrupt(what));
         }
-        *self.applied.lock() = next;
+        self.has_applied(next);
         let mut replies = replies.into_iter();
         Ok(counts.into_iter().map(|count| Replies(replies.by_ref().take(count).collect())).collect())
+    }
+
+    fn has_applied(&self, applied: Applied) {
+        let last = applied.last;
+        *self.applied.lock() = applied;
+        self.reached.send_replace(Reached::At(last));
     }
 
     fn build(&mut self) -> Result<Arc<Published>, PublishError<StateError>> {
@@ -177,12 +205,13 @@ impl Owner {
         self.snapshots.publish(&meta, |dir| self.machine.snapshot(dir))
     }
 
-    /// Keeps the copy first: a crash before the machine took it installs it again at the next start.
+    /// Keeps the copy first: a crash before the machine took it installs it again at the next start. The log below it is
+    /// purged only afterwards: [`LogStore`](crate::log::LogStore) waits for it.
     fn install(&mut self, meta: &SnapshotMeta, from: &SnapshotDir) -> Result<(), InstallError> {
         let kept = self.snapshots.adopt(meta, from)?;
         let applied = of_snapshot(meta);
         self.machine.install(&kept.state_dir(), applied.encode()?)?;
-        *self.applied.lock() = applied;
+        self.has_applied(applied);
         Ok(())
     }
 }
@@ -215,7 +244,7 @@ impl RaftStateMachine<Types> for Applier {
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
         let result = self.ask(|reply| Work::Apply(entries, reply)).await;
-        let result = result.and_then(|applied| applied.map_err(|e| chain(&e)));
+        let result = self.or_fail(result.and_then(|applied| applied.map_err(|e| chain(&e))));
         result.map_err(|e| StorageIOError::write_state_machine(e).into())
     }
 
@@ -237,7 +266,7 @@ impl RaftStateMachine<Types> for Applier {
         snapshot: Box<SnapshotDir>,
     ) -> Result<(), StorageError> {
         let result = self.ask(|reply| Work::Install(meta.clone(), *snapshot, reply)).await;
-        let result = result.and_then(|installed| installed.map_err(|e| chain(&e)));
+        let result = self.or_fail(result.and_then(|installed| installed.map_err(|e| chain(&e))));
         result.map_err(|e| StorageIOError::write_snapshot(Some(meta.signature()), e).into())
     }
 

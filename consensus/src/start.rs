@@ -86,7 +86,7 @@ async fn bring_up(
         clock: deps.clock.clone(),
         contacts: contacts.clone(),
     };
-    let store = LogStore { log: log.clone() };
+    let store = LogStore { log: log.clone(), reached: Some(applier.reached()) };
     match Raft::new(member.0, raft_config, network.clone(), store, applier.clone()).await {
         Ok(raft) => {
             Ok(Foundations { member, raft, log, applier, lock, formed, snapshots, network, contacts, empty })
@@ -286,8 +286,9 @@ fn assemble(
         raft: raft.clone(),
         members: members.clone(),
         address: config.address.clone(),
-        // Long enough for a few heartbeats; over before another member can have been elected.
-        silence_max: config.election_min + config.heartbeat,
+        // Long enough for a few heartbeats; over before another member can have been elected, whoever that is: the
+        // shortest range of all decides, not this member's own.
+        silence_max: config.heartbeat * 4,
         ready: ready_tx,
     };
     let receiver = Receiver {

@@ -42,7 +42,7 @@ impl StoreBuilder<Types, LogStore, Applier, Guard> for Builder {
         let applier =
             Applier::start("suite", Box::new(Journal::default()), Applied::default(), Arc::new(snapshots));
         let applier = applier.unwrap();
-        Ok((Guard(log.clone(), applier.clone(), dir), LogStore { log }, applier))
+        Ok((Guard(log.clone(), applier.clone(), dir), LogStore { log, reached: None }, applier))
     }
 }
 

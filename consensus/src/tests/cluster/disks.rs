@@ -1,0 +1,92 @@
+//! Disks that hang or are full, and kills in the middle of what is written.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Cluster, eventually};
+use crate::GroupConfig;
+
+fn eager(config: GroupConfig) -> GroupConfig {
+    GroupConfig { snapshot_every_entries: 4, ..config }
+}
+
+/// A group of three whose last member has been away until the others have purged what it lacks.
+async fn one_that_needs_a_snapshot(seed: u64) -> (Cluster, usize) {
+    let mut cluster = Cluster::new(3, seed);
+    cluster.change = eager;
+    for n in 0..3 {
+        cluster.start(n).await;
+    }
+    cluster.write_among(&[0, 1, 2], "before").await;
+    let late = (cluster.leader().await + 1) % 3;
+    cluster.kill(late).await;
+    let running = cluster.running();
+    for n in 0..30 {
+        cluster.write_among(&running, &format!("{n}")).await;
+    }
+    let purged = |n: &usize| cluster.group(*n).status().snapshot.is_some_and(|at| at.index > 20);
+    eventually("the log is purged", || running.iter().all(purged).then_some(())).await;
+    (cluster, late)
+}
+
+/// What the snapshot holds is still to be had from the log until the snapshot has its name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_killed_while_it_keeps_a_received_snapshot_starts_again() {
+    for (seed, part) in [(1, "building/meta"), (2, "snapshots/snap-")] {
+        let (mut cluster, late) = one_that_needs_a_snapshot(seed).await;
+        cluster.places[late].hold = Some(part);
+        let before = cluster.board.snapshots_sent();
+        cluster.start(late).await;
+        let keeps = || cluster.board.snapshots_sent() > before && cluster.places[late].disk.holds_any();
+        eventually("it keeps a snapshot", || keeps().then_some(())).await;
+        // Whatever does not wait for the snapshot has happened by then.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        cluster.kill(late).await;
+        cluster.places[late].hold = None;
+        cluster.start(late).await;
+        cluster.agree(&[0, 1, 2]).await;
+        cluster.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_disk_hangs_leads_no_more_and_another_serves() {
+    let cluster = Cluster::formed(3, 3).await;
+    let all = [0, 1, 2];
+    cluster.write_among(&all, "before").await;
+    let old = cluster.leader().await;
+    let others: Vec<usize> = all.into_iter().filter(|n| *n != old).collect();
+    cluster.places[old].disk.hold("");
+    let stuck = cluster.group(old);
+    let stuck = tokio::spawn(async move { stuck.propose(Bytes::from_static(b"stuck")).await });
+    let no_longer = || cluster.group(old).leading().borrow().is_none().then_some(());
+    eventually("it knows that it leads no more", no_longer).await;
+    cluster.write_among(&others, "meanwhile").await;
+    assert!(cluster.places[old].disk.holds_any() && no_longer().is_some());
+    cluster.places[old].disk.let_go();
+    // What it had in flight may be taken or not; nobody was told that it was.
+    let _ = stuck.await.unwrap();
+    cluster.write_among(&all, "after").await;
+    cluster.agree(&all).await;
+    let mut has = cluster.has(old);
+    has.retain(|command| command != "stuck");
+    // A write of unknown outcome was repeated.
+    has.dedup();
+    assert_eq!(has, ["before", "meanwhile", "after"]);
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_voter_leads_on_while_its_disk_hangs() {
+    let cluster = Cluster::formed(1, 4).await;
+    cluster.places[0].disk.hold("");
+    let slow = cluster.group(0);
+    let slow = tokio::spawn(async move { slow.propose(Bytes::from_static(b"slow")).await });
+    eventually("it waits", || cluster.places[0].disk.holds_any().then_some(())).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(cluster.group(0).leading().borrow().is_some());
+    cluster.places[0].disk.let_go();
+    slow.await.unwrap().unwrap();
+    cluster.end().await;
+}
