@@ -395,6 +395,8 @@ pub const RAFT_PROMOTE_LAG_MAX: u64 = 1_000;
 pub const RAFT_CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 /// With a full disk the log looks for room this often.
 pub const LOG_ROOM_CHECK: Duration = Duration::from_millis(200);
+/// A snapshot for which the disk has no room is made again after this long.
+pub const SNAPSHOT_ROOM_CHECK: Duration = Duration::from_secs(2);
 
 // ---- replication ----
 

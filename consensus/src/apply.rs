@@ -5,6 +5,8 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
+use hay_common::disk::is_full;
+use hay_common::limits::{LOG_ROOM_CHECK, SNAPSHOT_ROOM_CHECK};
 use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError};
 use parking_lot::Mutex;
@@ -12,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
 use crate::machine::{StateError, StateMachine};
+use crate::room::Room;
 use crate::snapshot::{PublishError, Published, SnapshotDir, Snapshots};
 use crate::types::{Entry, LogId, Membership, Replies, SnapshotMeta, StorageError, Types};
 
@@ -71,6 +74,15 @@ enum InstallError {
     State(#[from] StateError),
 }
 
+impl InstallError {
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Keep(error) => error.is_full(is_full),
+            Self::State(error) => error.is_full(),
+        }
+    }
+}
+
 /// The thread's queue, the snapshots and how far the state is. openraft asks one thing at a time.
 #[derive(Clone)]
 pub(crate) struct Applier {
@@ -78,6 +90,7 @@ pub(crate) struct Applier {
     applied: Arc<Mutex<Applied>>,
     reached: Arc<watch::Sender<Reached>>,
     snapshots: Arc<Snapshots>,
+    room: Arc<Room>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
@@ -88,6 +101,7 @@ impl Applier {
         machine: Box<dyn StateMachine>,
         applied: Applied,
         snapshots: Arc<Snapshots>,
+        room: Arc<Room>,
     ) -> io::Result<Self> {
         let (work, queue) = mpsc::channel();
         let reached = Arc::new(watch::Sender::new(Reached::At(applied.last)));
@@ -96,7 +110,7 @@ impl Applier {
         let owner = Owner { machine, applied: shared, reached: told, snapshots: snapshots.clone() };
         let thread =
             std::thread::Builder::new().name(format!("{name}-apply")).spawn(move || owner.run(&queue))?;
-        Ok(Self { work, applied, reached, snapshots, thread: Arc::new(Mutex::new(Some(thread))) })
+        Ok(Self { work, applied, reached, snapshots, room, thread: Arc::new(Mutex::new(Some(thread))) })
     }
 
     /// Ends the thread after what it was asked before, and drops the state machine. Blocks.
@@ -202,13 +216,18 @@ impl Owner {
         let id = applied.last.map_or_else(|| "0".to_owned(), |id| format!("{}-{}", id.index, id.leader_id));
         let meta =
             SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership, snapshot_id: id };
-        self.snapshots.publish(&meta, |dir| self.machine.snapshot(dir))
+        let built = self.snapshots.publish(&meta, |dir| self.machine.snapshot(dir));
+        built.inspect_err(|_| self.snapshots.discard())
     }
 
     /// Keeps the copy first: a crash before the machine took it installs it again at the next start. The log below it is
     /// purged only afterwards: [`LogStore`](crate::log::LogStore) waits for it.
     fn install(&mut self, meta: &SnapshotMeta, from: &SnapshotDir) -> Result<(), InstallError> {
-        let kept = self.snapshots.adopt(meta, from)?;
+        // The state machine may have met a full disk once it was kept.
+        let kept = match self.snapshots.current() {
+            Some(current) if current.meta == *meta => current,
+            Some(_) | None => self.snapshots.adopt(meta, from)?,
+        };
         let applied = of_snapshot(meta);
         self.machine.install(&kept.state_dir(), applied.encode()?)?;
         self.has_applied(applied);
@@ -265,7 +284,18 @@ impl RaftStateMachine<Types> for Applier {
         meta: &SnapshotMeta,
         snapshot: Box<SnapshotDir>,
     ) -> Result<(), StorageError> {
-        let result = self.ask(|reply| Work::Install(meta.clone(), *snapshot, reply)).await;
+        // The consensus waits too: see `LogStore::purge`. The leader does not count on this member meanwhile.
+        let mut waiting = None;
+        let result = loop {
+            match self.ask(|reply| Work::Install(meta.clone(), (*snapshot).clone(), reply)).await {
+                Ok(Err(error)) if error.is_full() && !self.room.is_closing() => {
+                    waiting.get_or_insert_with(|| self.room.wait(self.snapshots.dir()));
+                    tokio::time::sleep(LOG_ROOM_CHECK).await;
+                }
+                other => break other,
+            }
+        };
+        drop(waiting);
         let result = self.or_fail(result.and_then(|installed| installed.map_err(|e| chain(&e))));
         result.map_err(|e| StorageIOError::write_snapshot(Some(meta.signature()), e).into())
     }
@@ -277,7 +307,21 @@ impl RaftStateMachine<Types> for Applier {
 
 impl RaftSnapshotBuilder<Types> for Applier {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError> {
-        let result = self.ask(Work::Build).await;
+        // Asked again from here, not waited for on the thread: what is committed must be applied meanwhile, or a leader whose
+        // log still has room would be one that answers nobody.
+        let mut told = false;
+        let result = loop {
+            match self.ask(Work::Build).await {
+                Ok(Err(error)) if error.is_full(StateError::is_full) && !self.room.is_closing() => {
+                    if !std::mem::replace(&mut told, true) {
+                        let dir = self.snapshots.dir().display();
+                        tracing::error!(%dir, "the disk has no room for a snapshot: the log grows until there is");
+                    }
+                    tokio::time::sleep(SNAPSHOT_ROOM_CHECK).await;
+                }
+                other => break other,
+            }
+        };
         let result = result.and_then(|built| built.map_err(|e| chain(&e)));
         result.map(as_snapshot).map_err(|e| StorageIOError::write_snapshot(None, e).into())
     }

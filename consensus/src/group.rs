@@ -1,7 +1,6 @@
 //! One Raft group as its owner uses it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -69,7 +68,7 @@ impl Group {
             ProposeError::Stopped { group: group(), why }
         };
         let Some(queue) = self.inner.proposals.lock().clone() else { return Err(stopped()) };
-        if self.inner.log.shared.full.load(Ordering::Relaxed) {
+        if self.inner.log.shared.room.is_full() {
             return Err(ProposeError::Full(group()));
         }
         if !self.inner.raft.server_metrics().borrow().state.is_leader() && self.stopped().is_none() {
@@ -218,7 +217,7 @@ impl Group {
 
     pub(crate) async fn end(&self) {
         let inner = &self.inner;
-        inner.log.shared.closing.store(true, Ordering::Relaxed);
+        inner.log.shared.room.close();
         drop(inner.proposals.lock().take());
         let proposer = inner.proposer.lock().take();
         if let Some(mut proposer) = proposer {

@@ -21,6 +21,7 @@ mod network;
 mod open;
 mod proposer;
 mod receive;
+mod room;
 mod snapshot;
 mod start;
 mod status;

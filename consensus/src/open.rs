@@ -67,7 +67,7 @@ pub(crate) fn open(
     let parts = check_together(config, &log, &applied, &snapshots).and_then(|empty| {
         finish_purge(&log, applied.last).map_err(io_at("can't purge the log in", dir))?;
         let formed = Formed::open(disk, dir, log.clone())?;
-        Ok((empty, formed, start_applier(config, machine, applied, snapshots.clone())?))
+        Ok((empty, formed, start_applier(config, machine, applied, snapshots.clone(), &log)?))
     });
     match parts {
         Ok((empty, formed, applier)) => Ok(Opened { lock, log, applier, member, formed, snapshots, empty }),
@@ -83,8 +83,9 @@ fn start_applier(
     machine: Box<dyn StateMachine>,
     applied: Applied,
     snapshots: Arc<Snapshots>,
+    log: &LogHandle,
 ) -> Result<Applier, StartError> {
-    Applier::start(&config.name, machine, applied, snapshots).map_err(|source| StartError::Io {
+    Applier::start(&config.name, machine, applied, snapshots, log.shared.room.clone()).map_err(|source| StartError::Io {
         what: "can't start a thread for",
         path: config.dir.clone(),
         source,

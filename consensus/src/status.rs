@@ -25,7 +25,7 @@ pub struct GroupStatus {
     pub formation: Option<FormationId>,
     /// What it waits for before it belongs to a group, for people; `None` once it does.
     pub forming: Option<String>,
-    /// Whether the disk of the log is full: nothing is taken until there is room.
+    /// Whether the disk is full: nothing is taken until there is room.
     pub full: bool,
     /// The current term.
     pub term: u64,
@@ -106,7 +106,7 @@ impl Group {
             leader_address: leader.map(|leader| leader.address).unwrap_or_default(),
             formation: inner.receiver.formed.id(),
             forming: inner.news.borrow().clone(),
-            full: log.full.load(Ordering::Relaxed),
+            full: log.room.is_full(),
             term: now.current_term,
             applied: now.last_applied.map(position),
             last_log_index: now.last_log_index,

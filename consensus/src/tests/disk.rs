@@ -17,6 +17,8 @@ pub(crate) struct Failing {
     pub(crate) zeros_refused: AtomicI64,
     /// No file is made any more, and none grows.
     full: AtomicBool,
+    /// How often that was said.
+    pub(crate) full_said: AtomicUsize,
     /// What is done to files with this in their path waits until it is let go.
     held: Mutex<Option<&'static str>>,
     let_go: Condvar,
@@ -52,6 +54,7 @@ impl Failing {
             zeros_left: AtomicI64::new(i64::MAX),
             zeros_refused: AtomicI64::new(0),
             full: AtomicBool::new(false),
+            full_said: AtomicUsize::new(0),
             held: Mutex::new(None),
             let_go: Condvar::new(),
             waiting: AtomicUsize::new(0),
@@ -96,6 +99,7 @@ impl Failing {
 
     fn room(&self, is_there: bool) -> io::Result<()> {
         if self.full.load(Ordering::SeqCst) && !is_there {
+            self.full_said.fetch_add(1, Ordering::SeqCst);
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(())

@@ -90,3 +90,59 @@ async fn the_only_voter_leads_on_while_its_disk_hangs() {
     slow.await.unwrap().unwrap();
     cluster.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_disk_is_full_leads_no_more_and_another_serves() {
+    let cluster = Cluster::formed(3, 5).await;
+    let all = [0, 1, 2];
+    let old = cluster.leader().await;
+    let others: Vec<usize> = all.into_iter().filter(|n| *n != old).collect();
+    cluster.places[old].disk.fill(true);
+    let leader = cluster.group(old);
+    let filling =
+        tokio::spawn(async move { while leader.propose(Bytes::from(vec![b'x'; 3000])).await.is_ok() {} });
+    eventually("it leads no more", || cluster.group(old).leading().borrow().is_none().then_some(())).await;
+    cluster.write_among(&others, "meanwhile").await;
+    assert!(cluster.group(old).status().full);
+    cluster.places[old].disk.fill(false);
+    filling.await.unwrap();
+    cluster.write_among(&all, "after").await;
+    cluster.agree(&all).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_whose_disk_is_full_waits_with_its_vote_and_goes_on() {
+    let mut cluster = Cluster::formed(3, 6).await;
+    cluster.write_among(&[0, 1, 2], "before").await;
+    let leader = cluster.leader().await;
+    let (full, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.places[full].disk.fill(true);
+    // Now its vote is needed.
+    cluster.kill(leader).await;
+    eventually("it waits for room", || cluster.group(full).status().full.then_some(())).await;
+    cluster.places[full].disk.fill(false);
+    cluster.write_among(&[full, other], "after").await;
+    assert_eq!(cluster.group(full).status().stopped, None);
+    cluster.start(leader).await;
+    cluster.agree(&[0, 1, 2]).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_received_snapshot_waits_for_room() {
+    let (mut cluster, late) = one_that_needs_a_snapshot(7).await;
+    cluster.places[late].hold = Some("building/meta");
+    let before = cluster.board.snapshots_sent();
+    cluster.start(late).await;
+    let disk = cluster.places[late].disk.clone();
+    let keeps = || (cluster.board.snapshots_sent() > before && disk.holds_any()).then_some(());
+    eventually("it keeps a snapshot", keeps).await;
+    disk.fill(true);
+    disk.let_go();
+    eventually("it waits for room", || cluster.group(late).status().full.then_some(())).await;
+    disk.fill(false);
+    cluster.agree(&[0, 1, 2]).await;
+    assert_eq!(cluster.group(late).status().stopped, None);
+    cluster.end().await;
+}
