@@ -129,7 +129,10 @@ impl Applier {
 
     /// Tells those who wait for more of the state that there will be none.
     fn or_fail<T>(&self, result: Result<T, AnyError>) -> Result<T, AnyError> {
-        result.inspect_err(|_| drop(self.reached.send_replace(Reached::Failed)))
+        if result.is_err() {
+            self.reached.send_replace(Reached::Failed);
+        }
+        result
     }
 
     async fn ask<T>(&self, work: impl FnOnce(oneshot::Sender<T>) -> Work) -> Result<T, AnyError> {

@@ -297,14 +297,14 @@ async fn a_disk_that_was_full_while_a_segment_was_prepared_does_not_end_the_log_
     // The first fills a segment, the second goes into the one that is ready; then none more can be prepared.
     failing.zeros_left.store(0, Ordering::SeqCst);
     for index in 0..2 {
-        log.blocking_append([entry(1, index, 1900)]).await.unwrap();
+        log.blocking_append([entry(1, index, 1800)]).await.unwrap();
     }
     while failing.zeros_refused.load(Ordering::SeqCst) == 0 {
         tokio::task::yield_now().await;
     }
     failing.zeros_left.store(i64::MAX, Ordering::SeqCst);
     for index in 2..5 {
-        log.blocking_append([entry(1, index, 1900)]).await.unwrap();
+        log.blocking_append([entry(1, index, 1800)]).await.unwrap();
     }
     log.log.stop();
     let names = std::fs::read_dir(dir.path().join("log")).unwrap();
