@@ -202,6 +202,13 @@ impl Group {
         self.inner.raft.metrics().borrow().running_state.as_ref().err().map(ToString::to_string)
     }
 
+    /// Comes back once the group has stopped, for whatever reason: it does nothing any more until the next start.
+    pub async fn gone(&self) {
+        let mut metrics = self.inner.raft.metrics();
+        // One that panicked says nothing any more, and that shows too.
+        let _ = metrics.wait_for(|now| now.running_state.is_err()).await;
+    }
+
     /// Finishes the commands that wait, then ends: threads, files, directory lock. The state machine is dropped.
     ///
     /// # Errors

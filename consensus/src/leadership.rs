@@ -22,6 +22,13 @@ pub(crate) struct Leadership {
     pub(crate) ready: watch::Sender<Option<u64>>,
 }
 
+/// However the watch ends: nobody may go on as if this member led.
+impl Drop for Leadership {
+    fn drop(&mut self) {
+        self.show(None);
+    }
+}
+
 impl Leadership {
     /// Watches the group until it stops.
     pub(crate) async fn watch(self) {
@@ -61,7 +68,6 @@ impl Leadership {
                 break;
             }
         }
-        self.show(None);
     }
 
     fn show(&self, term: Option<u64>) {

@@ -7,6 +7,7 @@
 mod apply;
 mod barrier;
 mod config;
+mod due;
 mod envelope;
 mod error;
 mod formation;

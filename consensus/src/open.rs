@@ -85,10 +85,8 @@ fn start_applier(
     snapshots: Arc<Snapshots>,
     log: &LogHandle,
 ) -> Result<Applier, StartError> {
-    Applier::start(&config.name, machine, applied, snapshots, log.shared.room.clone()).map_err(|source| StartError::Io {
-        what: "can't start a thread for",
-        path: config.dir.clone(),
-        source,
+    Applier::start(&config.name, machine, applied, snapshots, log.shared.room.clone()).map_err(|source| {
+        StartError::Io { what: "can't start a thread for", path: config.dir.clone(), source }
     })
 }
 

@@ -89,6 +89,17 @@ fn per(what: u64, syncs: u64) -> f64 {
     if syncs == 0 { 0.0 } else { what as f64 / syncs as f64 }
 }
 
+impl GroupStatus {
+    /// What keeps this member from its work, the worst first, for people; not leading is nothing of that kind.
+    pub fn problem(&self) -> Option<String> {
+        let stopped =
+            self.stopped.as_ref().map(|why| format!("it has stopped, until it is started again: {why}"));
+        let full = || self.full.then(|| "its disk is full: make room there; it goes on by itself".to_owned());
+        let forming = || self.forming.as_ref().map(|why| format!("it belongs to no group yet: {why}"));
+        stopped.or_else(full).or_else(forming)
+    }
+}
+
 impl Group {
     /// How the group fares.
     pub fn status(&self) -> GroupStatus {

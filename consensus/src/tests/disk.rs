@@ -83,9 +83,14 @@ impl Failing {
         self.let_go.notify_all();
     }
 
+    /// How much waits.
+    pub(crate) fn holding(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
     /// Whether anything waits.
     pub(crate) fn holds_any(&self) -> bool {
-        self.waiting.load(Ordering::SeqCst) > 0
+        self.holding() > 0
     }
 
     fn pass(&self, path: &Path) {

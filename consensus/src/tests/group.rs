@@ -242,6 +242,7 @@ async fn a_state_machine_that_fails_stops_the_group() {
     assert!(matches!(group.read_barrier().await, Err(ReadError::Stopped { .. })));
     let mut leading = group.leading();
     leading.wait_for(Option::is_none).await.unwrap();
+    group.gone().await;
     assert!(group.status().stopped.is_some());
     group.shutdown().await.unwrap_err();
 }

@@ -3,9 +3,16 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use hay_common::ids::ClusterId;
+use hay_common::limits::RAFT_APPENDS_WAITING_MAX;
+use openraft::EntryPayload;
+use openraft::raft::AppendEntriesRequest;
 
-use super::{Cluster, eventually};
-use crate::GroupConfig;
+use super::{CLUSTER, Cluster, eventually};
+use crate::transport::{CallKind, Envelope};
+use crate::types::{Entry, LogId};
+use crate::wire::encode_append;
+use crate::{GroupConfig, Refusal};
 
 fn eager(config: GroupConfig) -> GroupConfig {
     GroupConfig { snapshot_every_entries: 4, ..config }
@@ -144,5 +151,55 @@ async fn a_received_snapshot_waits_for_room() {
     disk.fill(false);
     cluster.agree(&[0, 1, 2]).await;
     assert_eq!(cluster.group(late).status().stopped, None);
+    cluster.end().await;
+}
+
+/// The library's queue has no bound, and a leader sends again and again what is not answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_whose_disk_hangs_takes_in_no_more_than_it_can_hold() {
+    let cluster = Cluster::formed(3, 8).await;
+    cluster.write_among(&[0, 1, 2], "before").await;
+    let leader = cluster.leader().await;
+    let slow = (leader + 1) % 3;
+    let disk = cluster.places[slow].disk.clone();
+    disk.hold("");
+    cluster.write_among(&[leader], "meanwhile").await;
+    eventually("it hangs", || disk.holds_any().then_some(())).await;
+    let (vote, last) = {
+        let metrics = cluster.group(leader).inner.raft.metrics();
+        let now = metrics.borrow();
+        (now.vote, now.last_applied.unwrap())
+    };
+    // So far behind its log that nothing of it is ever taken.
+    let far = |more| LogId::new(last.leader_id, last.index + more);
+    let request = AppendEntriesRequest {
+        vote,
+        prev_log_id: Some(far(1000)),
+        entries: vec![Entry { log_id: far(1001), payload: EntryPayload::Blank }],
+        leader_commit: None,
+    };
+    let envelope = Envelope {
+        cluster: ClusterId::from_random(CLUSTER),
+        group: "test".to_owned(),
+        formation: cluster.group(leader).status().formation,
+        from: cluster.group(leader).member(),
+        to: Some(cluster.group(slow).member()),
+        body: encode_append(&request).unwrap(),
+    };
+    let send = || {
+        let (group, envelope) = (cluster.group(slow), envelope.clone());
+        tokio::spawn(async move { group.receive(CallKind::Append, envelope).await })
+    };
+    let sent: Vec<_> = (0..RAFT_APPENDS_WAITING_MAX + 1).map(|_| send()).collect();
+    eventually("one is refused", || sent.iter().any(|call| call.is_finished()).then_some(())).await;
+    // Their senders go away; what they sent still lies there.
+    for call in sent {
+        call.abort();
+        let _ = call.await;
+    }
+    assert_eq!(send().await.unwrap(), Err(Refusal::Behind));
+    disk.let_go();
+    cluster.write_among(&[0, 1, 2], "after").await;
+    cluster.agree(&[0, 1, 2]).await;
     cluster.end().await;
 }
