@@ -180,7 +180,8 @@ impl MasterCore {
     /// The reason, for people.
     pub fn ready(&self) -> Result<(), String> {
         if !self.leads() {
-            return Err("this master does not lead".to_owned());
+            let why = self.group.status().problem().map(|why| format!(": {why}")).unwrap_or_default();
+            return Err(format!("this master does not lead{why}"));
         }
         let (state, live) = (self.shared.state.read(), self.live.lock());
         let view = self.view(&state, &live);
@@ -201,6 +202,7 @@ impl MasterCore {
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let mut news = self.news.subscribe();
+        let mut leading = self.group.leading();
         let waited = tokio::time::timeout(LEASE_GRANT_WAIT, async {
             let mut told = false;
             loop {
@@ -208,6 +210,7 @@ impl MasterCore {
                     return Err(LeaseError::NotLeader);
                 }
                 news.mark_unchanged();
+                leading.mark_unchanged();
                 let volumes = self.leasable(avoid, turn);
                 if covers_all(&volumes) {
                     return Ok(volumes);
@@ -215,14 +218,21 @@ impl MasterCore {
                 if !std::mem::replace(&mut told, true) {
                     self.suspect(avoid);
                 }
-                // The sender lives as long as self.
-                let _ = news.changed().await;
+                tokio::select! {
+                    // The sender lives as long as self.
+                    _ = news.changed() => {}
+                    changed = leading.changed() => if changed.is_err() { return Err(LeaseError::NotLeader) },
+                }
             }
         });
         let volumes = match waited.await {
             Ok(volumes) => volumes?,
             Err(_) => self.leasable(avoid, turn),
         };
+        // Another may lead by now, and what this master knows be out of date.
+        if !self.leads() {
+            return Err(LeaseError::NotLeader);
+        }
         if volumes.is_empty() {
             let (state, live) = (self.shared.state.read(), self.live.lock());
             let short = shortage(&self.view(&state, &live), &volumes);

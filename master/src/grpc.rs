@@ -413,6 +413,7 @@ fn wire_status(status: ClusterStatus) -> v1::ClusterStatusReply {
             Durability::Async => "async",
         }
         .to_owned(),
+        masters_problem: status.group.problem().unwrap_or_default(),
     }
 }
 

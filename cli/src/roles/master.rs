@@ -89,7 +89,15 @@ async fn serve(args: MasterArgs, env: Environment) -> anyhow::Result<()> {
         .add_service(serve_raft(endpoint, env.guard));
     let serving = port.serve(services);
     tracing::info!(address, "the master serves");
-    until_stopped(env.stop, serving.gone(), async {
+    let group = master.group().clone();
+    let port_gone = serving.gone();
+    let gone = async {
+        tokio::select! {
+            what = port_gone => what,
+            () = group.gone() => "the masters' group has stopped",
+        }
+    };
+    until_stopped(env.stop, gone, async {
         master.shutdown().await;
         serving.stop().await;
     })

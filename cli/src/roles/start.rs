@@ -97,15 +97,16 @@ pub fn only_one(flag: &str, addresses: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until it is told to stop, then for `end`; a second signal ends it at once. When its port is `gone` it fails.
+/// Waits until it is told to stop, then for `end`; a second signal ends it at once. When something that it can't be without
+/// is `gone`, which says what, it fails.
 pub async fn until_stopped(
     mut stop: Stop,
-    gone: impl Future<Output = ()>,
+    gone: impl Future<Output = &'static str>,
     end: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let signal = tokio::select! {
         signal = stop.wait() => signal,
-        () = gone => anyhow::bail!("the gRPC port is no longer served: see the log; the next start recovers"),
+        what = gone => anyhow::bail!("{what}: see the log; the next start recovers"),
     };
     tracing::info!(signal, "stopping: finishing what is in flight");
     tokio::select! {

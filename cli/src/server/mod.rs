@@ -130,7 +130,10 @@ async fn serve_until(args: Args, clock: SharedClock, mut stop: signals::Stop) ->
     let mut out = std::io::stdout();
     // Whoever started it may have closed stdout; the server goes on.
     let _ = writeln!(out, "listening on http://{address}").and_then(|()| out.flush());
-    let signal = stop.wait().await;
+    let signal = tokio::select! {
+        signal = stop.wait() => signal,
+        what = roles.gone() => anyhow::bail!("{what}: see the log; the next start recovers"),
+    };
     tracing::info!(signal, "stopping: finishing what is in flight");
     tokio::select! {
         () = roles.shutdown() => Ok(()),
