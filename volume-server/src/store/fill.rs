@@ -40,8 +40,9 @@ impl Store {
             return Err(StoreError::NotFillable { volume: id, reason });
         }
         let paths = VolumePaths::new(&self.shared.config.dir, id);
-        // Takes no appends of writers any more, if it still did: those that wait are answered before.
-        self.seal(id, epoch)?;
+        // Takes no appends of writers any more, if it still did: those that wait are answered before. In its own epoch:
+        // sealed in that of the fill, and not marked as filling yet, it would look like one that is filled.
+        self.seal(id, state.epoch)?;
         let marked = volume.change_state(|state| {
             state.epoch = state.epoch.max(epoch);
             state.members = members.to_vec();

@@ -285,10 +285,10 @@ async fn a_creation_that_is_repeated_and_cut_short_anywhere_can_be_repeated_agai
         ..EVERY_TIME
     });
     assert!(store.create(new, EPOCH, SizeClass::Small).is_err());
-    // The data of the second try, the state of the first.
+    // The state of the second try, the data of the first.
     disk.set(Fault {
         call: Call::Publish,
-        ends_with: "9.state",
+        ends_with: "9.vol",
         kind: ErrorKind::Other,
         once: true,
         ..EVERY_TIME

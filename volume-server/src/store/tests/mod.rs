@@ -1,7 +1,8 @@
 //! The store over real files, over copies of them as a crash leaves them, and over a disk that fails.
 
+mod crash_points;
 mod crashes;
-mod disk;
+pub(crate) mod disk;
 mod faults;
 mod model;
 mod plain;
