@@ -86,7 +86,8 @@ pub fn only_one(flag: &str, addresses: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until it is told to stop, then for `end`; a second signal ends it at once. When its port is `gone` it fails.
+/// Waits until it is told to stop, then for `end`; a second signal ends it at once. When what it can't work without is
+/// `gone`, its port in the first place, it fails.
 pub async fn until_stopped(
     mut stop: Stop,
     gone: impl Future<Output = ()>,
@@ -94,7 +95,7 @@ pub async fn until_stopped(
 ) -> anyhow::Result<()> {
     let signal = tokio::select! {
         signal = stop.wait() => signal,
-        () = gone => anyhow::bail!("the gRPC port is no longer served: see the log; the next start recovers"),
+        () = gone => anyhow::bail!("the role can't serve any more: see the log; the next start recovers"),
     };
     tracing::info!(signal, "stopping: finishing what is in flight");
     tokio::select! {

@@ -126,7 +126,10 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     // Whoever started it may have closed stdout; the server goes on.
     let _ = writeln!(out, "listening on http://{address}").and_then(|()| out.flush());
-    let signal = stop.wait().await;
+    let signal = tokio::select! {
+        signal = stop.wait() => signal,
+        () = roles.gone() => anyhow::bail!("a task of the volume server has ended: see the log; the next start recovers"),
+    };
     tracing::info!(signal, "stopping: finishing what is in flight");
     tokio::select! {
         () = roles.shutdown() => Ok(()),

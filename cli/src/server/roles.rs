@@ -122,6 +122,11 @@ impl Roles {
         Ok(Self { gateway, leases, filer, volumes, master })
     }
 
+    /// Resolves when one of the roles can't do its work any more.
+    pub fn gone(&self) -> impl Future<Output = ()> + use<> {
+        self.volumes.gone()
+    }
+
     /// From the outside in: nothing new comes, what is in flight finds all parts still there.
     pub async fn shutdown(self) {
         self.gateway.shutdown().await;

@@ -3,6 +3,7 @@
 //! Order: persist that it is filling (a start in between finds a volume that vouches for nothing), append what is lacking
 //! like any needle, seal, and only then take the mark away. Each step may be repeated.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 
 use hay_common::ids::{Epoch, NodeId, VolumeId};
@@ -58,6 +59,9 @@ impl Store {
         let _one_at_a_time = self.creation.lock();
         match recover::open(&self.shared, id)? {
             Opened::Volume(volume) => {
+                // Counted since the start of the server, whichever object has counted.
+                let reads = self.volume(id).map_or(0, |before| before.reads.load(Ordering::Relaxed));
+                volume.reads.store(reads, Ordering::Relaxed);
                 appender::start(volume.clone()).at(&paths.data)?;
                 self.volumes.write().insert(id, volume);
                 Ok(())

@@ -1,5 +1,6 @@
 //! What a master hears, and what comes of what it says.
 
+use futures::FutureExt;
 use hay_common::model::{VolumeState, volumes_digest};
 use hay_proto::v1::heartbeat_command::Command;
 
@@ -101,4 +102,51 @@ async fn reads_are_counted_from_report_to_report() {
         }
         assert_eq!(seen, round);
     }
+}
+
+#[tokio::test]
+async fn reads_are_counted_on_when_a_volume_is_opened_again_to_be_filled() {
+    let dir = tempfile::tempdir().unwrap();
+    let (master, mut sessions) = TestMaster::played();
+    let core = start(dir.path(), master).await;
+    let mut session = sessions.recv().await.unwrap();
+    session.say(create(SMALL, v1::SizeClass::Small)).await;
+    about(&mut session, SMALL).await;
+    let cookie = hay_common::ids::Cookie(9);
+    let needle = crate::store::NewNeedle::new(EPOCH, NeedleKey(1), cookie, 0, vec![data(1, 100)], None);
+    assert_eq!(core.store().append(SMALL, vec![needle.unwrap()]).await, [Ok(())]);
+    let mut seen = 0;
+    for round in 1..4 {
+        core.store().read(SMALL, NeedleKey(1), cookie).await.unwrap();
+        while seen < round {
+            seen += about(&mut session, SMALL).await.reads;
+        }
+        let (store, epoch) = (core.store().clone(), Epoch(EPOCH.0 + round));
+        let fill = move || store.begin_fill(SMALL, epoch, SizeClass::Small, &[NodeId::from_random(1)]);
+        tokio::task::spawn_blocking(fill).await.unwrap().unwrap();
+        loop {
+            let report = about(&mut session, SMALL).await;
+            seen += report.reads;
+            if report.filling && report.epoch == epoch.0 {
+                break;
+            }
+        }
+        assert_eq!(seen, round);
+    }
+    core.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_server_without_a_heartbeat_says_that_it_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (master, mut sessions) = TestMaster::played();
+    let core = start(dir.path(), master).await;
+    let _session = sessions.recv().await.unwrap();
+    assert!(core.gone().now_or_never().is_none());
+    core.shutdown().await;
+    let dir = tempfile::tempdir().unwrap();
+    let core = start(dir.path(), TestMaster::faulty()).await;
+    core.gone().await;
+    assert!(core.ready().unwrap_err().contains("has ended"));
+    core.shutdown().await;
 }
