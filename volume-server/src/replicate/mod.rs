@@ -197,6 +197,15 @@ impl Replication {
         self.known(id).is_some_and(|entry| entry.lock().standing.may_say_absent(&state, heard))
     }
 
+    /// Why nothing is acknowledged on a volume in `epoch`, because a replica has failed.
+    fn stopped(&self, id: VolumeId, epoch: Epoch) -> Option<AppendError> {
+        let now = self.clock.monotonic();
+        let entry = self.known(id)?;
+        let entry = entry.lock();
+        let reason = entry.standing.stopped(epoch, now)?.reason.clone();
+        Some(AppendError::ReplicaFailed { volume: id, reason })
+    }
+
     /// Another replica did not take an append.
     fn stop(&self, id: VolumeId, epoch: Epoch, node: NodeId, reason: &str) {
         let now = self.clock.monotonic();
