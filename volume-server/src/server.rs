@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::heartbeat::{Heartbeat, Told};
+use crate::orders::Orders;
 use crate::replicate::Replication;
 use crate::store::{Store, StoreConfig, StoreError};
 
@@ -106,12 +107,14 @@ impl VolumeServer {
         let (refuses, refused) = watch::channel(None);
         let replication = Replication::new(store.clone(), peers(store.node()), clock.clone(), heard.clone());
         let told = Told { heard: hears, refused: refuses };
-        let heartbeat =
-            Heartbeat::new(config, store.clone(), replication.clone(), clock.clone(), random, told);
+        let orders = Orders::new(replication.clone());
+        let own = (store.clone(), replication.clone(), orders.clone());
+        let heartbeat = Heartbeat::new(config, own, clock.clone(), random, told);
         let master = master(store.node());
         let (ends, ended) = watch::channel(false);
         let tasks = vec![
             spawn(&ends, heartbeat.run(master, stopped.clone())),
+            spawn(&ends, orders.run(stopped.clone())),
             spawn(&ends, watch_space(store.clone(), stopped)),
         ];
         Ok(Arc::new(Self {

@@ -44,6 +44,8 @@ impl Store {
         // Takes no appends of writers any more, if it still did: those that wait are answered before. In its own epoch:
         // sealed in that of the fill, and not marked as filling yet, it would look like one that is filled.
         self.seal(id, state.epoch)?;
+        // The appender that has sealed it may still be about to cut what lies behind its end.
+        drop(volume.sealing.lock());
         let marked = volume.change_state(|state| {
             state.epoch = state.epoch.max(epoch);
             state.members = members.to_vec();

@@ -319,6 +319,10 @@ impl Store {
                 volume.queue.control(Control::Close { done }).then_some((volume.id, closed))
             })
             .collect();
+        for volume in &volumes {
+            // Sealed just now: its file is being cut.
+            drop(volume.sealing.lock());
+        }
         for (id, closed) in waits {
             if !matches!(closed.recv(), Ok(Ok(()))) {
                 tracing::warn!(volume = %id, "the volume was not closed cleanly; the next start replays it");

@@ -254,6 +254,7 @@ fn assemble(
         state: ArcSwap::from_pointee(state),
         state_change: Mutex::new(()),
         queue: Queue::new(block.volume),
+        sealing: Mutex::new(()),
         zero: ZeroAhead::new(outcome.end, ahead),
         checkpoint_at: AtomicU64::new(SUPERBLOCK_BYTES as u64),
         checkpoint_due: AtomicBool::new(false),

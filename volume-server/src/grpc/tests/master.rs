@@ -18,8 +18,13 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// The next report, which is acknowledged.
     pub async fn report(&mut self) -> v1::HeartbeatReport {
-        self.reports.next().await.unwrap().unwrap()
+        let report = self.reports.next().await.unwrap().unwrap();
+        let heard = Command::Acknowledge(v1::Acknowledge { sequence: report.sequence, ..Default::default() });
+        // A server that has so much to read hears from its master anyway.
+        let _ = self.commands.try_send(Ok(v1::HeartbeatCommand { command: Some(heard) }));
+        report
     }
 
     /// The next report that names volumes.

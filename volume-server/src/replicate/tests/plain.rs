@@ -154,6 +154,20 @@ async fn a_replica_that_comes_back_is_nothing_until_it_is_confirmed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_append_meets_a_replica_that_is_not_confirmed_yet_and_the_volume_goes_on() {
+    let mut world = World::new(2, SizeClass::Large).await;
+    let len = (2 << 20) + 7;
+    world.append(1, len).await.unwrap();
+    world.kill_and_start(1).await;
+    let failure = world.append(2, len).await.unwrap_err();
+    assert_eq!(failure.code, ErrorCode::VolumeNotWritable, "{}", failure.message);
+    assert_eq!(world.core(0).replication.infos()[0].failed_replica, None, "it has only just come back");
+    world.confirm(1, FIRST, VolumeState::Writable, Part::Whole).await;
+    world.append(3, len).await.unwrap();
+    assert!(world.holds(1, 3, len).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_go_on_at_another_replica_also_in_the_middle() {
     let mut world = World::new(3, SizeClass::Large).await;
     let len = 6 << 20;

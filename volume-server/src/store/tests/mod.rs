@@ -70,7 +70,11 @@ pub(crate) async fn holds(store: &Store, volume: VolumeId, key: u128, len: usize
 pub(crate) fn crash_copy(dir: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     for name in RealDisk.read_dir(dir).unwrap() {
-        std::fs::copy(dir.join(&name), copy.path().join(&name)).unwrap();
+        match std::fs::copy(dir.join(&name), copy.path().join(&name)) {
+            // Published, or removed, since the names were read.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            copied => drop(copied.unwrap()),
+        }
     }
     copy
 }
