@@ -213,24 +213,18 @@ impl Heartbeat {
             let reads = info.reads.saturating_sub(before.map_or(0, |b| b.reads));
             is_due.then(|| VolumeInfo { reads, ..info.clone() })
         });
-        let mut volumes: Vec<VolumeInfo> = volumes.collect();
-        let mut removed = removed;
+        let volumes = volumes.collect();
         self.reported = infos.into_iter().map(|info| (info.id, info)).collect();
-        let mut reports = Vec::with_capacity(1);
-        loop {
-            let is_first = reports.is_empty();
-            let rest = volumes.split_off(volumes.len().min(HEARTBEAT_VOLUMES_MAX));
-            let gone = removed.split_off(removed.len().min(HEARTBEAT_VOLUMES_MAX));
-            let (now, now_gone) = (std::mem::replace(&mut volumes, rest), std::mem::replace(&mut removed, gone));
-            let is_last = now.len() < HEARTBEAT_VOLUMES_MAX && removed.is_empty();
-            reports.push(self.message(full && is_first, now, now_gone, digest));
-            if is_last {
-                return reports;
-            }
+        let parts = parts(volumes, HEARTBEAT_VOLUMES_MAX).into_iter().enumerate();
+        let mut reports: Vec<Report> =
+            parts.map(|(n, part)| self.message(full && n == 0, part, digest)).collect();
+        if let Some(last) = reports.last_mut() {
+            last.removed = removed;
         }
+        reports
     }
 
-    fn message(&mut self, full: bool, volumes: Vec<VolumeInfo>, removed: Vec<VolumeId>, digest: u64) -> Report {
+    fn message(&mut self, full: bool, volumes: Vec<VolumeInfo>, digest: u64) -> Report {
         self.sequence += 1;
         Report {
             full,
@@ -241,7 +235,7 @@ impl Heartbeat {
             zone: self.config.zone.clone(),
             tier: self.config.tier.clone(),
             volumes,
-            removed,
+            removed: Vec::new(),
             space: self.store.space(),
             digest,
             sequence: self.sequence,
@@ -256,6 +250,20 @@ impl Heartbeat {
     }
 }
 
+/// Parts of at most `max`. The last has fewer: that is how a master knows it.
+fn parts<T>(mut all: Vec<T>, max: usize) -> Vec<Vec<T>> {
+    let mut parts = Vec::with_capacity(1);
+    loop {
+        let rest = all.split_off(all.len().min(max));
+        let part = std::mem::replace(&mut all, rest);
+        let is_last = part.len() < max;
+        parts.push(part);
+        if is_last {
+            return parts;
+        }
+    }
+}
+
 /// To a master that takes them, each in its time.
 async fn send(reports: &mpsc::Sender<Report>, due: Vec<Report>) -> Result<(), Ended> {
     for report in due {
@@ -266,4 +274,17 @@ async fn send(reports: &mpsc::Sender<Report>, due: Vec<Report>) -> Result<(), En
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parts;
+
+    #[test]
+    fn the_last_part_is_the_one_that_is_not_full() {
+        assert_eq!(parts(Vec::<u8>::new(), 3), [[0; 0]]);
+        assert_eq!(parts(vec![1, 2], 3), [vec![1, 2]]);
+        assert_eq!(parts(vec![1, 2, 3], 3), [vec![1, 2, 3], vec![]]);
+        assert_eq!(parts(vec![1, 2, 3, 4, 5, 6, 7], 3), [vec![1, 2, 3], vec![4, 5, 6], vec![7]]);
+    }
 }

@@ -230,7 +230,7 @@ fn with_a_replica(sealed: bool) -> impl Fn(&Store, &Mortal) {
     move |store, _| {
         store.create_replica(SMALL, EPOCH, SizeClass::Small, &members()[..2]).unwrap();
         let many = (0..20).map(|key| needle(key, 100)).collect();
-        let answers = futures::executor::block_on(store.append(SMALL, many));
+        let answers = block_on(store.append(SMALL, many));
         assert!(answers.iter().all(Result::is_ok));
         if sealed {
             store.seal(SMALL, EARLIER).unwrap();
@@ -252,7 +252,7 @@ fn a_replica_never_looks_filled_before_it_is() {
             assert_eq!(state.members, own, "{when}");
             assert!(!is_done || state.filling, "{when}");
             for key in 0..20 {
-                futures::executor::block_on(holds(store, SMALL, key, 100));
+                block_on(holds(store, SMALL, key, 100));
             }
             begin_fill(store).unwrap();
             assert!(store.state(SMALL).unwrap().filling, "{when}");

@@ -343,7 +343,7 @@ async fn a_seal_is_answered_before_the_file_is_cut_and_nobody_writes_to_it_until
     let filling = std::thread::spawn(move || {
         own.begin_fill(SMALL, Epoch(5), SizeClass::Small, &[NodeId::from_random(1)]).unwrap();
         let more = NewNeedle::new(Epoch(5), NeedleKey(10), Cookie(1), 2, vec![data(10, 1000)], None);
-        futures::executor::block_on(own.fill(SMALL, vec![more.unwrap()]))
+        block_on(own.fill(SMALL, vec![more.unwrap()]))
     });
     // Time enough for one that does not wait.
     std::thread::sleep(std::time::Duration::from_millis(100));

@@ -98,3 +98,8 @@ pub(crate) fn files_like(dir: &Path, part: &str) -> Vec<PathBuf> {
 }
 
 pub(crate) type SharedStore = Arc<Store>;
+
+/// For threads and for tests that are no tasks.
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
