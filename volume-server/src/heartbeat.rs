@@ -195,7 +195,9 @@ impl Heartbeat {
             }
         };
         if self.orders.give(order).is_err() {
-            tracing::warn!("more commands wait than this server may have before it; the master says this one again");
+            tracing::warn!(
+                "more commands wait than this server may have before it; the master says this one again"
+            );
         }
         Ok(false)
     }

@@ -17,8 +17,16 @@ use crate::store::StoreError;
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Order {
-    Create { volume: VolumeId, epoch: Epoch, class: SizeClass, members: Vec<Member> },
-    Seal { volume: VolumeId, epoch: Epoch },
+    Create {
+        volume: VolumeId,
+        epoch: Epoch,
+        class: SizeClass,
+        members: Vec<Member>,
+    },
+    Seal {
+        volume: VolumeId,
+        epoch: Epoch,
+    },
     /// Only begun in its turn: it takes long, and has a place of its own.
     Fill(Fill),
     Confirm(Vec<Confirmation>),

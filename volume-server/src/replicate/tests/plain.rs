@@ -97,7 +97,10 @@ async fn what_waits_behind_a_replica_that_does_not_answer_waits_for_no_second_ti
         assert!(failure.message.contains("server-2:1"), "{}", failure.message);
     }
     let sent = world.links.sent_to(2);
-    assert_eq!(sent, 2, "only the first two are sent at all: the others' answer does not hang on another timeout");
+    assert_eq!(
+        sent, 2,
+        "only the first two are sent at all: the others' answer does not hang on another timeout"
+    );
 }
 
 /// The primary reaches its writers and the other replicas, but no master.
@@ -140,7 +143,12 @@ async fn a_replica_that_comes_back_is_nothing_until_it_is_confirmed() {
     // As a replica.
     world.kill_and_start(1).await;
     let failure = world.append(3, 10).await.unwrap_err();
-    assert_eq!(failure.code, ErrorCode::VolumeNotWritable, "the server that took it is well: {}", failure.message);
+    assert_eq!(
+        failure.code,
+        ErrorCode::VolumeNotWritable,
+        "the server that took it is well: {}",
+        failure.message
+    );
     assert!(!world.has(1, 3));
     assert_eq!(world.core(0).replication.infos()[0].failed_replica, None, "it has only just come back");
     // What it holds it serves: names are of content. What it does not hold, it does not call absent.
