@@ -93,7 +93,14 @@ async fn serve(args: VolumeServerArgs, env: Environment) -> anyhow::Result<()> {
     let address = port.address.clone();
     let serving = port.serve(transport::server().add_service(serve_volume(volumes.clone(), env.guard)));
     tracing::info!(address, node = %volumes.node(), "the volume server serves");
-    until_stopped(env.stop, serving.gone(), async {
+    let (port, tasks) = (serving.gone(), volumes.gone());
+    let gone = async {
+        tokio::select! {
+            what = port => what,
+            () = tasks => "a task of the volume server has ended",
+        }
+    };
+    until_stopped(env.stop, gone, async {
         serving.stop().await;
         volumes.shutdown().await;
     })

@@ -127,6 +127,7 @@ impl Roles {
         tokio::select! {
             () = self.master.group().gone() => "the master's log has stopped",
             () = self.filer.gone() => "the filer's log has stopped",
+            () = self.volumes.gone() => "a task of the volume server has ended",
         }
     }
 

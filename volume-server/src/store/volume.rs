@@ -58,6 +58,8 @@ pub(crate) struct Volume {
     /// Held while the state file is replaced.
     pub state_change: Mutex<()>,
     pub queue: Queue,
+    /// Held by the appender from its seal until it has cut the file: nobody may write to it anew before.
+    pub sealing: Mutex<()>,
     pub zero: ZeroAhead,
     /// Length that the newest checkpoint covers.
     pub checkpoint_at: AtomicU64,
