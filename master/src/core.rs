@@ -165,13 +165,13 @@ impl MasterCore {
     /// The reason, for people.
     pub fn serves(&self) -> Result<(), String> {
         let status = self.group.status();
+        if let Some(problem) = status.problem() {
+            return Err(problem);
+        }
         if status.leading || status.leader.is_some_and(|leader| leader != status.member) {
             return Ok(());
         }
-        Err(status
-            .stopped
-            .or(status.forming)
-            .unwrap_or_else(|| "no master leads, as far as this one knows".to_owned()))
+        Err("no master leads, as far as this one knows".to_owned())
     }
 
     /// Whether it leads and could lease a volume of every class; else why not.
