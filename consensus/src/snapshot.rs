@@ -144,6 +144,11 @@ impl Snapshots {
         Ok(Self { dir, disk, current: Mutex::new(newest.map(Arc::new)), incoming: AtomicU64::new(0) })
     }
 
+    /// Where they are.
+    pub(crate) fn disk(&self) -> &SharedDisk {
+        &self.disk
+    }
+
     /// The newest one.
     pub(crate) fn current(&self) -> Option<Arc<Published>> {
         self.current.lock().clone()

@@ -187,7 +187,7 @@ impl Heartbeat {
     async fn confirm(&mut self, confirmations: Vec<Confirmation>) -> Option<Report> {
         let replication = self.replication.clone();
         // A volume that was sealed while this server was away takes its epoch now, durably.
-        let taken = tokio::task::spawn_blocking(move || {
+        let taken = self.store.blocking(move || {
             for confirmation in &confirmations {
                 if let Err(error) = replication.confirm(confirmation) {
                     let volume = confirmation.volume;
@@ -209,7 +209,7 @@ impl Heartbeat {
         work: impl FnOnce(&Replication) -> Result<(), StoreError> + Send + 'static,
     ) {
         let replication = self.replication.clone();
-        match tokio::task::spawn_blocking(move || work(&replication)).await {
+        match self.store.blocking(move || work(&replication)).await {
             Ok(Ok(())) => tracing::info!(%volume, what, "done as a master said"),
             // The report that follows shows that it was not done; the master says it again.
             Ok(Err(error)) => {

@@ -55,6 +55,14 @@ impl Members {
         }
         Ok(Self(addresses.iter().map(|address| Channels::lazy(address)).collect::<Result<_, _>>()?))
     }
+
+    /// Those at the other ends of connections that are made already, one for each member.
+    ///
+    /// # Errors
+    /// `Empty`.
+    pub fn over(channels: Vec<Channels>) -> Result<Self, GroupError> {
+        if channels.is_empty() { Err(GroupError::Empty) } else { Ok(Self(channels)) }
+    }
 }
 
 /// A call of a member, made as often as it takes.

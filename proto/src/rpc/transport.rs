@@ -27,17 +27,23 @@ pub struct AddressError {
 impl Channels {
     /// Connections to `address` (`HOST:PORT`), opened at their first use and again whenever they break.
     pub fn lazy(address: &str) -> Result<Self, AddressError> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|source| AddressError { address: address.to_owned(), source })?
-            .connect_timeout(RPC_CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .initial_stream_window_size(RPC_STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(RPC_CONNECTION_WINDOW_BYTES)
-            .http2_keep_alive_interval(RPC_KEEPALIVE)
-            .keep_alive_timeout(RPC_KEEPALIVE)
-            .keep_alive_while_idle(true);
+        let endpoint = endpoint(address)?;
         Ok(Self { small: endpoint.connect_lazy(), bulk: endpoint.connect_lazy() })
     }
+}
+
+/// `address` (`HOST:PORT`) with the cluster's settings, for whoever connects by other means than TCP.
+pub fn endpoint(address: &str) -> Result<Endpoint, AddressError> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|source| AddressError { address: address.to_owned(), source })?;
+    Ok(endpoint
+        .connect_timeout(RPC_CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(RPC_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(RPC_CONNECTION_WINDOW_BYTES)
+        .http2_keep_alive_interval(RPC_KEEPALIVE)
+        .keep_alive_timeout(RPC_KEEPALIVE)
+        .keep_alive_while_idle(true))
 }
 
 /// A server with the cluster's settings; services are added to it.

@@ -5,7 +5,7 @@
 //! kept.
 
 use std::io::{self, IoSlice};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
@@ -247,6 +247,7 @@ fn assemble(
         state: ArcSwap::from_pointee(state),
         state_change: Mutex::new(()),
         queue: Queue::new(block.volume),
+        turn: OnceLock::new(),
         zero: ZeroAhead::new(outcome.end, ahead),
         checkpoint_at: AtomicU64::new(SUPERBLOCK_BYTES as u64),
         checkpoint_due: AtomicBool::new(false),
