@@ -55,9 +55,7 @@ enum Way<T> {
 impl<T> Clone for Orders<T> {
     fn clone(&self) -> Self {
         Self(match &self.0 {
-            Way::Thread { orders, thread } => {
-                Way::Thread { orders: orders.clone(), thread: thread.clone() }
-            }
+            Way::Thread { orders, thread } => Way::Thread { orders: orders.clone(), thread: thread.clone() },
             Way::InTurn(turn) => Way::InTurn(turn.clone()),
         })
     }

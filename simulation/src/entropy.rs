@@ -74,9 +74,7 @@ unsafe extern "C" fn getrandom(buffer: *mut u8, length: usize, _flags: u32) -> i
 #[unsafe(no_mangle)]
 unsafe extern "C" fn clock_gettime(clock: i32, into: *mut Timespec) -> i32 {
     let time = match NOW.get() {
-        Some(now) => {
-            Timespec { tv_sec: now.as_secs() as i64, tv_nsec: i64::from(now.subsec_nanos()) }
-        }
+        Some(now) => Timespec { tv_sec: now.as_secs() as i64, tv_nsec: i64::from(now.subsec_nanos()) },
         // Those that the standard library asks for.
         None if clock == 0 => real_clock(ClockId::Realtime),
         None => real_clock(ClockId::Monotonic),

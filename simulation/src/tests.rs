@@ -23,7 +23,9 @@ const SEEDS_TO_FIND: u64 = 12;
 const PATIENCE: Duration = Duration::from_secs(240);
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}: {text:?} is no number")))
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name}: {text:?} is no number")))
 }
 
 /// What a process says of its run.
@@ -100,7 +102,9 @@ fn in_a_process(seed: u64, sabotage: Option<&str>) -> Result<Said, String> {
         child.wait().unwrap();
     }
     let text = reading.join().unwrap();
-    let said = text.lines().find_map(|line| line.split_once("simulated digest=").map(|(_, rest)| format!("digest={rest}")));
+    let said = text
+        .lines()
+        .find_map(|line| line.split_once("simulated digest=").map(|(_, rest)| format!("digest={rest}")));
     let pairs = said.as_deref().unwrap_or("").split_whitespace().filter_map(|pair| pair.split_once('='));
     let said = Said(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect());
     match status {
@@ -149,7 +153,11 @@ fn whatever_fails_what_was_acknowledged_is_there_and_writing_goes_on() {
     });
     let (failed, total) = (failed.into_inner().unwrap(), total.into_inner().unwrap());
     println!("{count} seeds: {total:?}");
-    assert!(failed.is_empty(), "seeds {failed:?} failed; the first is repeated by\n    {}", repeat(failed[0], None));
+    assert!(
+        failed.is_empty(),
+        "seeds {failed:?} failed; the first is repeated by\n    {}",
+        repeat(failed[0], None)
+    );
     // A run in which nothing happens shows nothing.
     assert!(total["acknowledged"] > 100 * count, "{total:?}");
     assert!(total["kills"] > 3 * count && total["cuts"] > 3 * count, "{total:?}");
@@ -161,7 +169,12 @@ fn the_same_seed_gives_the_same_history() {
         let (first, second) = (in_a_process(seed, None), in_a_process(seed, None));
         let (first, second) = (first.unwrap(), second.unwrap());
         assert!(first.number("events") > 10_000, "{first:?}");
-        assert_eq!(first, second, "seed {seed} twice; the events of each are written down with HAY_TRACE=FILE by\n    {}", repeat(seed, None));
+        assert_eq!(
+            first,
+            second,
+            "seed {seed} twice; the events of each are written down with HAY_TRACE=FILE by\n    {}",
+            repeat(seed, None)
+        );
     }
     assert_ne!(in_a_process(3, None).unwrap(), in_a_process(4, None).unwrap());
 }
@@ -170,7 +183,8 @@ fn the_same_seed_gives_the_same_history() {
 #[track_caller]
 fn finds(name: &str, words: &str) {
     let seeds = 1..=SEEDS_TO_FIND;
-    let found = seeds.clone().find(|seed| in_a_process(*seed, Some(name)).is_err_and(|text| text.contains(words)));
+    let found =
+        seeds.clone().find(|seed| in_a_process(*seed, Some(name)).is_err_and(|text| text.contains(words)));
     assert!(found.is_some(), "seeds {seeds:?} find nothing wrong; try\n    {}", repeat(1, Some(name)));
 }
 

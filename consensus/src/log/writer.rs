@@ -125,8 +125,7 @@ impl LogHandle {
         };
         writer.trim_spares();
         writer.order_next();
-        let requests =
-            Orders::to(&disk, name, || Request::Stop, move |request| writer.carry_out(request))?;
+        let requests = Orders::to(&disk, name, || Request::Stop, move |request| writer.carry_out(request))?;
         Ok(Self { shared, disk, requests })
     }
 

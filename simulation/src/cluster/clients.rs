@@ -44,7 +44,8 @@ impl Client {
     /// Stores a content on whichever volume takes it, as a gateway does.
     pub async fn store(&self, key: NeedleKey, length: u32) -> Result<(Needle, Epoch), Failure> {
         let content = data(key, length);
-        let class = if content.len() <= SMALL_CONTENT_BYTES_MAX { SizeClass::Small } else { SizeClass::Large };
+        let class =
+            if content.len() <= SMALL_CONTENT_BYTES_MAX { SizeClass::Small } else { SizeClass::Large };
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -68,8 +69,7 @@ impl Client {
     ) -> Result<(Needle, Epoch), Failure> {
         let target = self.master.writable(class).await?;
         let (volume, cookie) = (&target.volume, Cookie(self.random.u32()));
-        let stored =
-            self.volumes.append(volume, &target.token, key, cookie, Codec::PLAIN, content).await;
+        let stored = self.volumes.append(volume, &target.token, key, cookie, Codec::PLAIN, content).await;
         let Err(failure) = stored else {
             return Ok((Needle { volume: volume.volume, key, cookie, length: 0 }, volume.epoch));
         };

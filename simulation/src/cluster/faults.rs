@@ -96,7 +96,9 @@ impl Faults {
             _ => {
                 let place = self.rng.random_range(0..MORTAL);
                 let (slowness, until) = (self.ms(20..800), now + self.ms(1_000..8_000));
-                world.trace.note(format_args!("the disk of {} takes {slowness:?}", machine(world, place).name));
+                world
+                    .trace
+                    .note(format_args!("the disk of {} takes {slowness:?}", machine(world, place).name));
                 machine(world, place).disk.slow_down(slowness);
                 self.slow_disks.insert(place, until);
             }
@@ -110,15 +112,20 @@ impl Faults {
     }
 
     fn end_those_until(&mut self, sim: &mut Sim<'_>, world: &World, now: Duration) {
-        let up: Vec<_> = self.down.iter().filter(|(_, until)| **until <= now).map(|(place, _)| *place).collect();
+        let up: Vec<_> =
+            self.down.iter().filter(|(_, until)| **until <= now).map(|(place, _)| *place).collect();
         for place in up {
             self.down.remove(&place);
             let name = &machine(world, place).name;
             world.trace.note(format_args!("{name} starts"));
             sim.bounce(name.as_str());
         }
-        let over: Vec<_> =
-            self.links.iter().filter(|(_, (_, until))| *until <= now).map(|(link, (bad, _))| (*link, *bad)).collect();
+        let over: Vec<_> = self
+            .links
+            .iter()
+            .filter(|(_, (_, until))| *until <= now)
+            .map(|(link, (bad, _))| (*link, *bad))
+            .collect();
         for ((from, to), bad) in over {
             self.links.remove(&(from, to));
             let (a, b) = (machine(world, from).name.as_str(), machine(world, to).name.as_str());
@@ -130,7 +137,8 @@ impl Faults {
                 Bad::Slow => sim.set_link_latency(a, b, LINK),
             }
         }
-        let fast: Vec<_> = self.slow_disks.iter().filter(|(_, until)| **until <= now).map(|(p, _)| *p).collect();
+        let fast: Vec<_> =
+            self.slow_disks.iter().filter(|(_, until)| **until <= now).map(|(p, _)| *p).collect();
         for place in fast {
             self.slow_disks.remove(&place);
             machine(world, place).disk.slow_down(USUAL);
@@ -146,7 +154,11 @@ impl Faults {
         world.trace.note(format_args!("{} {how}", machine.name));
         machine.group.lock().take();
         // First the disk, so that nothing done while the process's memory is freed is kept.
-        if power { machine.disk.lose_power() } else { machine.disk.switch_off() }
+        if power {
+            machine.disk.lose_power()
+        } else {
+            machine.disk.switch_off()
+        }
         sim.crash(machine.name.as_str());
         self.down.insert(place, until);
         self.kills += 1;

@@ -29,7 +29,9 @@ impl Watched {
             let of = (VolumeId(leased.volume), Epoch(leased.epoch));
             let first = grants.entry(of).or_insert_with(|| {
                 let (name, servers) = (&self.name, &leased.replicas);
-                self.world.trace.note(format_args!("{name} leases volume {} epoch {} on {servers:?}", of.0, of.1));
+                self.world
+                    .trace
+                    .note(format_args!("{name} leases volume {} epoch {} on {servers:?}", of.0, of.1));
                 servers.clone()
             });
             if *first != leased.replicas {
@@ -62,7 +64,10 @@ impl Master for Watched {
         granted
     }
 
-    async fn volume_map(&self, request: Request<VolumeMapRequest>) -> Result<Response<VolumeMapReply>, Status> {
+    async fn volume_map(
+        &self,
+        request: Request<VolumeMapRequest>,
+    ) -> Result<Response<VolumeMapReply>, Status> {
         self.inner.volume_map(request).await
     }
 

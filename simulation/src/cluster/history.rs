@@ -71,7 +71,10 @@ impl History {
 
     pub fn acknowledge(&self, needle: Needle, epoch: Epoch, writer: &str) {
         let Needle { volume, key, length, .. } = needle;
-        self.trace.note(format_args!("{writer}: {:x} of {length} bytes is on volume {volume}, epoch {epoch}", key.0));
+        self.trace.note(format_args!(
+            "{writer}: {:x} of {length} bytes is on volume {volume}, epoch {epoch}",
+            key.0
+        ));
         self.acknowledged.lock().push(needle);
     }
 

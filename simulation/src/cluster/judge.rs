@@ -58,7 +58,9 @@ async fn writing_goes_on(world: &World, client: &Client) {
                 }
                 Err(failure) if world.time.now() - began > WRITES_AGAIN => {
                     let after = world.time.now() - began;
-                    world.history.violation(format_args!("nothing can be written {after:?} after the end of all faults: {failure}"));
+                    world.history.violation(format_args!(
+                        "nothing can be written {after:?} after the end of all faults: {failure}"
+                    ));
                     return;
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -80,7 +82,9 @@ async fn all_settle(world: &World, client: &Client) {
             return;
         }
         if world.time.now() - began > SETTLED {
-            world.history.violation(format_args!("{busy} writers wait, {alive} servers are heard long after the end of all faults"));
+            world.history.violation(format_args!(
+                "{busy} writers wait, {alive} servers are heard long after the end of all faults"
+            ));
             return;
         }
         tokio::time::sleep(Duration::from_millis(200)).await;

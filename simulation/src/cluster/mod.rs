@@ -76,7 +76,8 @@ impl World {
     }
 
     pub fn stage(&self) -> Stage {
-        [Stage::Faults, Stage::Healed, Stage::Quiet, Stage::Done][usize::from(self.stage.load(Ordering::SeqCst))]
+        [Stage::Faults, Stage::Healed, Stage::Quiet, Stage::Done]
+            [usize::from(self.stage.load(Ordering::SeqCst))]
     }
 
     pub fn enter(&self, stage: Stage) {

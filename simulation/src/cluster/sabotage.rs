@@ -66,7 +66,10 @@ impl Volume for Broken {
         self.inner.append(request).await
     }
 
-    async fn read_batch(&self, request: Request<ReadBatchRequest>) -> Result<Response<ReadBatchReply>, Status> {
+    async fn read_batch(
+        &self,
+        request: Request<ReadBatchRequest>,
+    ) -> Result<Response<ReadBatchReply>, Status> {
         self.inner.read_batch(request).await
     }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 
-use rand::rngs::StdRng;
 use rand::RngExt;
+use rand::rngs::StdRng;
 
 /// What a power failure keeps or loses as a whole.
 const BLOCK: usize = 512;

@@ -285,7 +285,11 @@ impl RunningFile {
 
     fn sync(&self) -> io::Result<()> {
         let lies = self.disk.0.lock().lies;
-        self.with(|content| if !lies { content.sync() })
+        self.with(|content| {
+            if !lies {
+                content.sync()
+            }
+        })
     }
 }
 

@@ -47,7 +47,10 @@ fn it_reads_what_was_written_like_any_file() {
         assert_eq!(whole(&disk, "/a/b/f").unwrap(), model, "step {step}");
     }
     assert_eq!(disk.read_dir(Path::new("/a")).unwrap(), [PathBuf::from("b")]);
-    assert_eq!(disk.open(Path::new("/no/f"), OpenMode::CreateNew).err().unwrap().kind(), io::ErrorKind::NotFound);
+    assert_eq!(
+        disk.open(Path::new("/no/f"), OpenMode::CreateNew).err().unwrap().kind(),
+        io::ErrorKind::NotFound
+    );
 }
 
 #[test]

@@ -25,8 +25,13 @@ pub(crate) fn start(volume: Arc<Volume>) -> io::Result<()> {
     let name = format!("append-{}", volume.id);
     let synced = volume.content.read().end;
     let is_simulated = volume.shared.disk.takes().is_some();
-    let appender =
-        Appender { volume, synced, company: Company::default(), sync_took: Duration::ZERO, dirty_since: None };
+    let appender = Appender {
+        volume,
+        synced,
+        company: Company::default(),
+        sync_took: Duration::ZERO,
+        dirty_since: None,
+    };
     if is_simulated {
         in_turn(appender);
         return Ok(());

@@ -5,8 +5,8 @@
 //! kept.
 
 use std::io::{self, IoSlice};
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use hay_common::disk::{DiskFile, OpenMode, atomic_publish, is_full, read_exact_at};

@@ -1,8 +1,8 @@
 //! One volume of this server: what its appender, its readers and its upkeep share.
 
 use std::io;
-use std::sync::{Arc, OnceLock, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
 use hay_common::clock::SharedClock;
