@@ -1,6 +1,7 @@
 //! What fails and when, from the seed. The fault model stands at the top of the crate.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -33,16 +34,32 @@ const MORTAL: usize = MASTERS + SERVERS;
 const FIRST_SERVER: Place = MASTERS;
 const FIRST_WRITER: Place = MASTERS + SERVERS;
 
+/// A process that is told to stop is killed after this time.
+const STOP_PATIENCE: Duration = Duration::from_secs(15);
+
 /// As fast as links usually are, as far as turmoil lets it be said of one.
 const LINK: Duration = Duration::from_millis(5);
+
+/// What kind of a day it is.
+struct Mood {
+    /// The greatest time between two faults, in ms.
+    pause_ms: u64,
+    /// Who is killed.
+    mortal: std::ops::Range<Place>,
+    /// Of the faults that may be either, so many in a hundred are of machines, the others of links.
+    kills_percent: u32,
+}
 
 /// What fails now, and what will.
 pub struct Faults {
     rng: StdRng,
+    mood: Mood,
     next: Duration,
     /// Never the same two machines in both orders.
     links: BTreeMap<(Place, Place), (Bad, Duration)>,
     down: BTreeMap<Place, Duration>,
+    /// Asked to end in order, and killed then.
+    ending: BTreeMap<Place, Duration>,
     slow_disks: BTreeMap<Place, Duration>,
     pub kills: usize,
     pub cuts: usize,
@@ -58,12 +75,21 @@ fn machine(world: &World, place: Place) -> &Machine {
 
 impl Faults {
     pub fn new(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0xfau64 << 40);
+        let mood = Mood {
+            pause_ms: [1_000, 3_000, 6_000][rng.random_range(0..3)],
+            mortal: [0..MORTAL, 0..MORTAL, 0..FIRST_SERVER, FIRST_SERVER..MORTAL][rng.random_range(0..4)]
+                .clone(),
+            kills_percent: [10, 40, 70][rng.random_range(0..3)],
+        };
         Self {
-            rng: StdRng::seed_from_u64(seed ^ 0xfau64 << 40),
+            rng,
+            mood,
             // First there must be a cluster.
             next: Duration::from_secs(4),
             links: BTreeMap::new(),
             down: BTreeMap::new(),
+            ending: BTreeMap::new(),
             slow_disks: BTreeMap::new(),
             kills: 0,
             cuts: 0,
@@ -80,13 +106,20 @@ impl Faults {
         if now < self.next {
             return;
         }
-        self.next = now + self.ms(200..3_000);
+        self.next = now + self.ms(100..self.mood.pause_ms);
+        let is_kill = self.rng.random_range(0..100) < self.mood.kills_percent;
         match self.rng.random_range(0..100) {
-            0..30 => self.kill_one(sim, world, now),
-            30..33 => self.kill_all(sim, world, now),
-            33..43 => self.cut_off(sim, world, now),
-            43..80 => self.harm_a_link(sim, world, now),
-            80..90 => {
+            0..3 => self.kill_all(sim, world, now),
+            3..80 if is_kill => self.kill_one(sim, world, now),
+            3..25 => self.cut_off(sim, world, now),
+            25..80 => self.harm_a_link(sim, world, now),
+            80..83 => {
+                let until = now + self.ms(20..3_000);
+                let place = self.rng.random_range(FIRST_WRITER..MACHINES);
+                self.kill(sim, world, place, false, until);
+            }
+            83..87 => self.end_one(world, now),
+            87..92 => {
                 let (place, off) = (self.rng.random_range(0..MACHINES), self.rng.random_range(-1..=1));
                 let name = &machine(world, place).name;
                 world.trace.note(format_args!("the clock of {name} is off by {off} h"));
@@ -111,7 +144,28 @@ impl Faults {
         (0..MACHINES).for_each(|place| machine(world, place).clock.be_off_by_ms(0));
     }
 
+    fn end_one(&mut self, world: &World, now: Duration) {
+        let place = self.rng.random_range(self.mood.mortal.clone());
+        if self.down.contains_key(&place) || self.ending.contains_key(&place) {
+            return;
+        }
+        world.trace.note(format_args!("{} is told to stop", machine(world, place).name));
+        machine(world, place).stop.notify_one();
+        self.ending.insert(place, now + STOP_PATIENCE);
+    }
+
     fn end_those_until(&mut self, sim: &mut Sim<'_>, world: &World, now: Duration) {
+        let is_over = |place: &Place, until: &Duration| {
+            *until <= now || machine(world, *place).has_stopped.load(Ordering::Relaxed)
+        };
+        let ended: Vec<_> =
+            self.ending.iter().filter(|(place, until)| is_over(place, until)).map(|(p, _)| *p).collect();
+        for place in ended {
+            self.ending.remove(&place);
+            // What ended in order has synced all: it may lose its power too.
+            let until = now.saturating_add(self.ms(20..2_000));
+            self.kill(sim, world, place, true, until);
+        }
         let up: Vec<_> =
             self.down.iter().filter(|(_, until)| **until <= now).map(|(place, _)| *place).collect();
         for place in up {
@@ -149,6 +203,7 @@ impl Faults {
         if self.down.contains_key(&place) {
             return;
         }
+        self.ending.remove(&place);
         let machine = machine(world, place);
         let how = if power { "loses power" } else { "is killed" };
         world.trace.note(format_args!("{} {how}", machine.name));
@@ -165,13 +220,13 @@ impl Faults {
     }
 
     fn kill_one(&mut self, sim: &mut Sim<'_>, world: &World, now: Duration) {
-        let (place, power) = (self.rng.random_range(0..MORTAL), self.rng.random_bool(0.5));
+        let (place, power) = (self.rng.random_range(self.mood.mortal.clone()), self.rng.random_bool(0.5));
         let until = now + if self.rng.random_bool(0.5) { self.ms(20..500) } else { self.ms(500..14_000) };
         self.kill(sim, world, place, power, until);
     }
 
     fn kill_all(&mut self, sim: &mut Sim<'_>, world: &World, now: Duration) {
-        for place in 0..MORTAL {
+        for place in self.mood.mortal.clone() {
             let until = now + self.ms(20..3_000);
             self.kill(sim, world, place, true, until);
         }

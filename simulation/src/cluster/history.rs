@@ -41,6 +41,16 @@ pub fn data(key: NeedleKey, length: u32) -> Bytes {
     bytes.into()
 }
 
+/// A writer that is at something.
+pub struct AtWork<'a>(&'a AtomicUsize);
+
+impl Drop for AtWork<'_> {
+    /// Also where it is killed.
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// What is known of one run.
 pub struct History {
     trace: Arc<Trace>,
@@ -51,9 +61,13 @@ pub struct History {
     /// Who led in a term.
     leaders: Mutex<BTreeMap<u64, String>>,
     /// Writers that are at something.
-    pub busy: AtomicUsize,
+    busy: AtomicUsize,
     /// Reads that gave what was written.
     pub reads: AtomicUsize,
+    /// Volumes that were sealed in the end.
+    pub sealed: AtomicUsize,
+    /// Repairs that were begun.
+    pub repairs: AtomicUsize,
 }
 
 impl History {
@@ -66,6 +80,8 @@ impl History {
             leaders: Mutex::default(),
             busy: AtomicUsize::new(0),
             reads: AtomicUsize::new(0),
+            sealed: AtomicUsize::new(0),
+            repairs: AtomicUsize::new(0),
         }
     }
 
@@ -116,6 +132,17 @@ impl History {
 
     pub fn leaderships(&self) -> usize {
         self.leaders.lock().len()
+    }
+
+    /// A writer is at something until what this gives is dropped.
+    pub fn at_work(&self) -> AtWork<'_> {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        AtWork(&self.busy)
+    }
+
+    /// How many writers are at something.
+    pub fn busy(&self) -> usize {
+        self.busy.load(Ordering::Relaxed)
     }
 
     pub fn read(&self) {

@@ -75,7 +75,7 @@ async fn writing_goes_on(world: &World, client: &Client) {
 async fn all_settle(world: &World, client: &Client) {
     let began = world.time.now();
     loop {
-        let busy = world.history.busy.load(Ordering::SeqCst);
+        let busy = world.history.busy();
         let heard = client.master.cluster_status().await;
         let alive = heard.map_or(0, |status| status.nodes.iter().filter(|node| node.alive).count());
         if busy == 0 && alive == SERVERS {
@@ -164,9 +164,11 @@ async fn repair_all(world: &World, client: &Client) -> bool {
         let mut lacking = Vec::new();
         match map(client).await {
             Ok(volumes) => {
-                let sealed = volumes.into_values().filter(|info| info.state == VolumeState::Sealed);
+                let sealed: Vec<_> =
+                    volumes.into_values().filter(|info| info.state == VolumeState::Sealed).collect();
+                world.history.sealed.store(sealed.len(), Ordering::Relaxed);
                 let lacks = |info: &VolumeInfo| info.members.iter().filter(|m| !m.filling).count() < 2;
-                lacking.extend(sealed.filter(lacks).map(|info| info.id));
+                lacking.extend(sealed.iter().filter(|info| lacks(info)).map(|info| info.id));
             }
             Err(failure) => world.trace.note(format_args!("judge: no map: {failure}")),
         }
@@ -179,8 +181,11 @@ async fn repair_all(world: &World, client: &Client) -> bool {
             return any;
         }
         for volume in lacking {
-            if let Err(failure) = client.master.repair_volume(volume, false).await {
-                world.trace.note(format_args!("judge: volume {volume} is not repaired: {failure}"));
+            match client.master.repair_volume(volume, false).await {
+                Ok(_) => drop(world.history.repairs.fetch_add(1, Ordering::Relaxed)),
+                Err(failure) => {
+                    world.trace.note(format_args!("judge: volume {volume} is not repaired: {failure}"));
+                }
             }
         }
         tokio::time::sleep(Duration::from_secs(1)).await;

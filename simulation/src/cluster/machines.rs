@@ -1,7 +1,7 @@
 //! The machines, and the processes that run on them: put together as `hay master` and `hay volume-server` are.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use hay_client::Peers;
@@ -19,6 +19,7 @@ use hay_proto::rpc::{
 use hay_volume_server::store::StoreConfig;
 use hay_volume_server::{Deps, VolumeServer, VolumeServerConfig};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::World;
 use super::grants::Watched;
@@ -39,6 +40,10 @@ pub struct Machine {
     runs: AtomicU64,
     /// The masters' group as the master that runs here has it.
     pub group: Mutex<Option<Group>>,
+    /// Its process is asked to end in order.
+    pub stop: Notify,
+    /// It has.
+    pub has_stopped: AtomicBool,
 }
 
 /// What a process is started with.
@@ -58,6 +63,8 @@ impl Machine {
             clock: MachineClock::new(time),
             runs: AtomicU64::new(0),
             group: Mutex::new(None),
+            stop: Notify::new(),
+            has_stopped: AtomicBool::new(false),
         }
     }
 
@@ -69,11 +76,20 @@ impl Machine {
     /// A process starts here.
     pub fn start(&self) -> Process {
         let run = self.runs.fetch_add(1, Ordering::Relaxed);
+        self.has_stopped.store(false, Ordering::Relaxed);
         Process {
             disk: self.disk.switch_on(),
             clock: self.clock.clone(),
             random: SeededRandom::shared(self.seed.wrapping_add(run)),
         }
+    }
+}
+
+impl Machine {
+    /// What a process does when it has ended in order: whoever runs the simulation takes it away.
+    async fn ended(&self) -> turmoil::Result {
+        self.has_stopped.store(true, Ordering::Relaxed);
+        std::future::pending().await
     }
 }
 
@@ -117,11 +133,17 @@ pub async fn master(world: Arc<World>, n: usize) -> turmoil::Result {
     let endpoint = RaftEndpoint::new();
     endpoint.add(Role::Master, core.group().clone());
     let guard = Arc::new(Guard::new(&world.key, clock));
-    let watched = Arc::new(Watched { inner: core, world: world.clone(), name: machine.name.clone() });
+    let watched = Arc::new(Watched { inner: core.clone(), world: world.clone(), name: machine.name.clone() });
     let services = transport::server()
         .add_service(serve_master(watched, guard.clone()))
         .add_service(serve_raft(endpoint, guard));
-    Ok(services.serve_with_incoming(incoming).await?)
+    tokio::select! {
+        served = services.serve_with_incoming(incoming) => Ok(served?),
+        () = machine.stop.notified() => {
+            core.shutdown().await;
+            machine.ended().await
+        }
+    }
 }
 
 /// The process of volume server `n`.
@@ -161,8 +183,15 @@ pub async fn volume_server(world: Arc<World>, n: usize) -> turmoil::Result {
     let core = VolumeServer::start(config, deps).await?;
     let guard = Arc::new(Guard::new(&world.key, clock));
     let service = match &world.sabotage {
-        Some(sabotage) => sabotage.of_server(core),
-        None => core,
+        Some(sabotage) => sabotage.of_server(core.clone()),
+        None => core.clone(),
     };
-    Ok(transport::server().add_service(serve_volume(service, guard)).serve_with_incoming(incoming).await?)
+    let services = transport::server().add_service(serve_volume(service, guard));
+    tokio::select! {
+        served = services.serve_with_incoming(incoming) => Ok(served?),
+        () = machine.stop.notified() => {
+            core.shutdown().await;
+            machine.ended().await
+        }
+    }
 }

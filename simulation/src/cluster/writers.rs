@@ -53,14 +53,14 @@ async fn write(world: Arc<World>, client: Arc<Client>) {
     let mut rng = rng(client.random.as_ref());
     while world.stage() <= Stage::Healed {
         let (key, length) = (NeedleKey(rng.random()), length(&mut rng));
-        world.history.busy.fetch_add(1, Ordering::SeqCst);
+        let at_work = world.history.at_work();
         match client.store(key, length).await {
             Ok((needle, epoch)) => world.history.acknowledge(needle, epoch, &client.name),
             Err(failure) => {
                 world.trace.note(format_args!("{}: {:x} is not stored: {failure}", client.name, key.0));
             }
         }
-        world.history.busy.fetch_sub(1, Ordering::SeqCst);
+        drop(at_work);
         pause(&mut rng, 20..400).await;
     }
 }
@@ -92,6 +92,7 @@ async fn repair(world: Arc<World>, client: Arc<Client>) {
             && client.master.repair_volume(needle.volume, false).await.is_ok()
         {
             world.trace.note(format_args!("{}: volume {} is to be repaired", client.name, needle.volume));
+            world.history.repairs.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
