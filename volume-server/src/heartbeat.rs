@@ -228,8 +228,8 @@ impl Heartbeat {
         let volumes = infos.iter().filter_map(|info| {
             let before = self.reported.get(&info.id);
             let is_due = full || named.contains(&info.id) || before != Some(info);
-            // The store counts since its start, a report since the last one.
-            let reads = info.reads - before.map_or(0, |b| b.reads);
+            // The store counts since the volume was opened, a report since the last one.
+            let reads = info.reads.saturating_sub(before.map_or(0, |b| b.reads));
             is_due.then(|| VolumeInfo { reads, ..info.clone() })
         });
         let volumes = volumes.collect();
