@@ -45,7 +45,9 @@ fi
 if [ ! -f "$cache/librocksdb.a" ]; then
     echo "Building RocksDB $version once into $cache: about 10 minutes on 2 cores."
     mkdir -p "$cache.build"
-    ROCKSDB_COMPILE=1 cargo build --locked --release -p librocksdb-sys --target-dir "$cache.build" 9>&-
+    # Without debug information, and with the optimisation that RocksDB's own build takes: a third less to compile.
+    ROCKSDB_COMPILE=1 CARGO_PROFILE_RELEASE_DEBUG=0 CARGO_PROFILE_RELEASE_OPT_LEVEL=2 \
+        cargo build --locked --release -p librocksdb-sys --target-dir "$cache.build" 9>&-
     built=$(find "$cache.build/release/build" -name librocksdb.a | head -n 1)
     [ -n "$built" ] || { echo "the build left no librocksdb.a in $cache.build" >&2; exit 1; }
     mkdir -p "$cache"

@@ -113,8 +113,8 @@ pub struct Sources {
 /// Whom to talk to, and as whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// `http://HOST:PORT`, without a slash at the end.
-    pub server: String,
+    /// `http://HOST:PORT`, without a slash at the end: one, or several that do the same.
+    pub servers: Vec<String>,
     /// The bearer token.
     pub token: Token,
     /// The file that was read, if any.
@@ -149,27 +149,37 @@ pub fn resolve(sources: &Sources, directory: &Path) -> Result<Target, ConfigErro
     let server = sources.server.as_ref().unwrap_or(&file.server);
     match &sources.token {
         Some(token) => target(server, token.clone(), Some(path)),
-        None if named || same_server(server, &file.server) => {
+        None if named || are_all_in(server, &file.server) => {
             target(server, Token::new(&file.token), Some(path))
         }
         None => Err(ConfigError::OtherServer { server: server.clone(), file_server: file.server }),
     }
 }
 
-fn same_server(a: &str, b: &str) -> bool {
-    a.trim_end_matches('/').eq_ignore_ascii_case(b.trim_end_matches('/'))
+/// The addresses of a list with commas.
+fn addresses(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(|address| address.trim().trim_end_matches('/'))
 }
 
-fn target(server: &str, token: Token, credentials: Option<PathBuf>) -> Result<Target, ConfigError> {
-    let address = server.trim().trim_end_matches('/');
-    let url = reqwest::Url::parse(address).map_err(|_| ConfigError::BadServer(server.to_owned()))?;
+fn are_all_in(asked: &str, named: &str) -> bool {
+    addresses(asked).all(|a| addresses(named).any(|b| a.eq_ignore_ascii_case(b)))
+}
+
+fn checked(address: &str) -> Result<String, ConfigError> {
+    let bad = || ConfigError::BadServer(address.to_owned());
+    let url = reqwest::Url::parse(address).map_err(|_| bad())?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() || url.path() != "/" {
-        return Err(ConfigError::BadServer(server.to_owned()));
+        return Err(bad());
     }
+    Ok(address.to_owned())
+}
+
+fn target(servers: &str, token: Token, credentials: Option<PathBuf>) -> Result<Target, ConfigError> {
+    let servers = addresses(servers).map(checked).collect::<Result<_, _>>()?;
     if token.reveal().is_empty() || !token.reveal().bytes().all(|b| b.is_ascii_graphic()) {
         return Err(ConfigError::BadToken);
     }
-    Ok(Target { server: address.to_owned(), token, credentials })
+    Ok(Target { servers, token, credentials })
 }
 
 fn read_credentials(path: &Path) -> Result<CredentialsFile, ConfigError> {
@@ -222,7 +232,10 @@ mod tests {
             ..Sources::default()
         };
         let target = resolve(&sources, dir.path()).unwrap();
-        assert_eq!((target.server.as_str(), target.token.reveal()), ("http://h:1", "t"));
+        assert_eq!(
+            (target.servers.as_slice(), target.token.reveal()),
+            (["http://h:1".to_owned()].as_slice(), "t")
+        );
         assert_eq!(target.credentials, None);
     }
 
@@ -255,8 +268,13 @@ mod tests {
         assert!(matches!(resolve(&other, dir.path()), Err(ConfigError::OtherServer { .. })));
         let same = Sources { server: Some("HTTP://127.0.0.1:8080/".into()), ..Sources::default() };
         assert!(resolve(&same, dir.path()).is_ok());
+        let path_of_two = write(dir.path(), "two.toml", &GOOD.replace(":8080", ":8080, http://b:1"), 0o600);
+        let file = read_credentials(&path_of_two).unwrap();
+        assert!(
+            are_all_in("http://b:1/", &file.server) && !are_all_in("http://b:1,http://c:1", &file.server)
+        );
         let named = Sources { credentials: Some(path), ..other };
-        assert_eq!(resolve(&named, dir.path()).unwrap().server, "http://elsewhere:8080");
+        assert_eq!(resolve(&named, dir.path()).unwrap().servers, ["http://elsewhere:8080"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod admin;
 mod allocator;
 mod api;
+mod ask;
 mod bench;
 mod config;
 mod files;

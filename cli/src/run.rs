@@ -90,6 +90,13 @@ fn run(cli: Cli, out: Output) -> Result<Exit, Stop> {
         Command::Diff(args) => block_on(files::diff(args, context(&global, out)?)),
         Command::Usage => block_on(admin::usage(context(&global, out)?)),
         Command::Cluster(ClusterCommand::Status) => block_on(admin::cluster_status(context(&global, out)?)),
+        Command::Cluster(ClusterCommand::Members) => block_on(admin::cluster_members(context(&global, out)?)),
+        Command::Cluster(ClusterCommand::AddMaster { master, dry_run }) => {
+            block_on(admin::add_master(&master, dry_run, context(&global, out)?))
+        }
+        Command::Cluster(ClusterCommand::RemoveMaster { master, dry_run, yes }) => {
+            block_on(admin::remove_master(&master, dry_run, yes, context(&global, out)?))
+        }
         Command::Cluster(ClusterCommand::NewKey { file }) => admin::new_cluster_key(&file, out),
         Command::Volume(VolumeCommand::List) => block_on(admin::volume_list(context(&global, out)?)),
         Command::Volume(VolumeCommand::Show { id }) => {
@@ -126,8 +133,8 @@ fn sources(global: &Global) -> Sources {
 
 fn context(global: &Global, out: Output) -> Result<Context, Stop> {
     let target = config::resolve(&sources(global), std::path::Path::new("."))?;
-    if config::is_exposed(&target.server) {
-        out.note(format_args!("hay: warning: the token goes to {} without TLS", target.server));
+    for server in target.servers.iter().filter(|server| config::is_exposed(server)) {
+        out.note(format_args!("hay: warning: the token goes to {server} without TLS"));
     }
     let client = Client::new(target, random()?)?;
     Ok(Context { client, out, clock: SystemClock::shared() })

@@ -385,6 +385,11 @@ pub const RAFT_REDIAL_AFTER: u32 = 5;
 pub const RAFT_SNAPSHOT_STALL: Duration = Duration::from_secs(30);
 /// A receiver that installs a snapshot says so this often.
 pub const RAFT_SNAPSHOT_ALIVE: Duration = Duration::from_secs(1);
+/// Messages with entries that a member works on or has waiting; each is up to [`LOG_ENTRIES_SENT_BYTES`]. Further ones are
+/// refused: a member whose disk hangs must not gather in memory what its leader sends again and again.
+pub const RAFT_APPENDS_WAITING_MAX: usize = 2;
+/// Other messages that a member works on or has waiting: heartbeats and requests for a vote.
+pub const RAFT_CALLS_WAITING_MAX: usize = 64;
 /// Files of one snapshot.
 pub const RAFT_SNAPSHOT_FILES_MAX: u64 = 1 << 20;
 /// Bytes of a snapshot file's name, with the directories below the snapshot's own.
@@ -395,6 +400,8 @@ pub const RAFT_PROMOTE_LAG_MAX: u64 = 1_000;
 pub const RAFT_CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 /// With a full disk the log looks for room this often.
 pub const LOG_ROOM_CHECK: Duration = Duration::from_millis(200);
+/// A snapshot for which the disk has no room is made again after this long.
+pub const SNAPSHOT_ROOM_CHECK: Duration = Duration::from_secs(2);
 
 // ---- replication ----
 

@@ -5,14 +5,17 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hay_common::disk::is_full;
+use hay_common::limits::{LOG_ROOM_CHECK, SNAPSHOT_ROOM_CHECK};
 use hay_common::work::{self, Orders};
 use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::machine::{StateError, StateMachine};
+use crate::room::Room;
 use crate::snapshot::{PublishError, Published, SnapshotDir, Snapshots};
 use crate::types::{Entry, LogId, Membership, Replies, SnapshotMeta, StorageError, Types};
 
@@ -49,6 +52,14 @@ impl Applied {
     }
 }
 
+/// How far the state is, for those who wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reached {
+    At(Option<LogId>),
+    /// It comes no further.
+    Failed,
+}
+
 enum Work {
     Apply(Vec<Entry>, oneshot::Sender<Result<Vec<Replies>, StateError>>),
     Build(oneshot::Sender<Result<Arc<Published>, PublishError<StateError>>>),
@@ -64,12 +75,23 @@ enum InstallError {
     State(#[from] StateError),
 }
 
+impl InstallError {
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Keep(error) => error.is_full(is_full),
+            Self::State(error) => error.is_full(),
+        }
+    }
+}
+
 /// The way to the owner, the snapshots and how far the state is. openraft asks one thing at a time.
 #[derive(Clone)]
 pub(crate) struct Applier {
     orders: Orders<Work>,
     applied: Arc<Mutex<Applied>>,
+    reached: Arc<watch::Sender<Reached>>,
     snapshots: Arc<Snapshots>,
+    room: Arc<Room>,
 }
 
 impl Applier {
@@ -79,12 +101,15 @@ impl Applier {
         machine: Box<dyn StateMachine>,
         applied: Applied,
         snapshots: Arc<Snapshots>,
+        room: Arc<Room>,
     ) -> io::Result<Self> {
+        let reached = Arc::new(watch::Sender::new(Reached::At(applied.last)));
         let applied = Arc::new(Mutex::new(applied));
-        let mut owner = Owner { machine, applied: applied.clone(), snapshots: snapshots.clone() };
+        let (shared, told) = (applied.clone(), reached.clone());
+        let mut owner = Owner { machine, applied: shared, reached: told, snapshots: snapshots.clone() };
         let carry = move |work| owner.carry_out(work);
         let orders = Orders::to(snapshots.disk(), format!("{name}-apply"), || Work::Stop, carry)?;
-        Ok(Self { orders, applied, snapshots })
+        Ok(Self { orders, applied, reached, snapshots, room })
     }
 
     /// Ends the owner after what it was asked before, and drops the state machine. Blocks.
@@ -92,6 +117,19 @@ impl Applier {
         if self.orders.end(Work::Stop).is_err() {
             tracing::error!("the thread of a state machine panicked");
         }
+    }
+
+    /// How far the state is.
+    pub(crate) fn reached(&self) -> watch::Receiver<Reached> {
+        self.reached.subscribe()
+    }
+
+    /// Tells those who wait for more of the state that there will be none.
+    fn or_fail<T>(&self, result: Result<T, AnyError>) -> Result<T, AnyError> {
+        if result.is_err() {
+            self.reached.send_replace(Reached::Failed);
+        }
+        result
     }
 
     async fn ask<T>(&self, work: impl FnOnce(oneshot::Sender<T>) -> Work) -> Result<T, AnyError> {
@@ -122,6 +160,7 @@ fn of_snapshot(meta: &SnapshotMeta) -> Applied {
 struct Owner {
     machine: Box<dyn StateMachine>,
     applied: Arc<Mutex<Applied>>,
+    reached: Arc<watch::Sender<Reached>>,
     snapshots: Arc<Snapshots>,
 }
 
@@ -160,9 +199,15 @@ impl Owner {
             let what = format!("the state machine gave {} replies to {wanted} commands", replies.len());
             return Err(StateError::Corrupt(what));
         }
-        *self.applied.lock() = next;
+        self.has_applied(next);
         let mut replies = replies.into_iter();
         Ok(counts.into_iter().map(|count| Replies(replies.by_ref().take(count).collect())).collect())
+    }
+
+    fn has_applied(&self, applied: Applied) {
+        let last = applied.last;
+        *self.applied.lock() = applied;
+        self.reached.send_replace(Reached::At(last));
     }
 
     fn build(&mut self) -> Result<Arc<Published>, PublishError<StateError>> {
@@ -170,15 +215,21 @@ impl Owner {
         let id = applied.last.map_or_else(|| "0".to_owned(), |id| format!("{}-{}", id.index, id.leader_id));
         let meta =
             SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership, snapshot_id: id };
-        self.snapshots.publish(&meta, |dir| self.machine.snapshot(dir))
+        let built = self.snapshots.publish(&meta, |dir| self.machine.snapshot(dir));
+        built.inspect_err(|_| self.snapshots.discard())
     }
 
-    /// Keeps the copy first: a crash before the machine took it installs it again at the next start.
+    /// Keeps the copy first: a crash before the machine took it installs it again at the next start. The log below it is
+    /// purged only afterwards: [`LogStore`](crate::log::LogStore) waits for it.
     fn install(&mut self, meta: &SnapshotMeta, from: &SnapshotDir) -> Result<(), InstallError> {
-        let kept = self.snapshots.adopt(meta, from)?;
+        // The state machine may have met a full disk once it was kept.
+        let kept = match self.snapshots.current() {
+            Some(current) if current.meta == *meta => current,
+            Some(_) | None => self.snapshots.adopt(meta, from)?,
+        };
         let applied = of_snapshot(meta);
         self.machine.install(&kept.state_dir(), applied.encode()?)?;
-        *self.applied.lock() = applied;
+        self.has_applied(applied);
         Ok(())
     }
 }
@@ -211,7 +262,7 @@ impl RaftStateMachine<Types> for Applier {
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
         let result = self.ask(|reply| Work::Apply(entries, reply)).await;
-        let result = result.and_then(|applied| applied.map_err(|e| chain(&e)));
+        let result = self.or_fail(result.and_then(|applied| applied.map_err(|e| chain(&e))));
         result.map_err(|e| StorageIOError::write_state_machine(e).into())
     }
 
@@ -233,8 +284,19 @@ impl RaftStateMachine<Types> for Applier {
         meta: &SnapshotMeta,
         snapshot: Box<SnapshotDir>,
     ) -> Result<(), StorageError> {
-        let result = self.ask(|reply| Work::Install(meta.clone(), *snapshot, reply)).await;
-        let result = result.and_then(|installed| installed.map_err(|e| chain(&e)));
+        // The consensus waits too: see `LogStore::purge`. The leader does not count on this member meanwhile.
+        let mut waiting = None;
+        let result = loop {
+            match self.ask(|reply| Work::Install(meta.clone(), (*snapshot).clone(), reply)).await {
+                Ok(Err(error)) if error.is_full() && !self.room.is_closing() => {
+                    waiting.get_or_insert_with(|| self.room.wait(self.snapshots.dir()));
+                    tokio::time::sleep(LOG_ROOM_CHECK).await;
+                }
+                other => break other,
+            }
+        };
+        drop(waiting);
+        let result = self.or_fail(result.and_then(|installed| installed.map_err(|e| chain(&e))));
         result.map_err(|e| StorageIOError::write_snapshot(Some(meta.signature()), e).into())
     }
 
@@ -245,7 +307,21 @@ impl RaftStateMachine<Types> for Applier {
 
 impl RaftSnapshotBuilder<Types> for Applier {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError> {
-        let result = self.ask(Work::Build).await;
+        // Asked again from here, not waited for on the thread: what is committed must be applied meanwhile, or a leader whose
+        // log still has room would be one that answers nobody.
+        let mut told = false;
+        let result = loop {
+            match self.ask(Work::Build).await {
+                Ok(Err(error)) if error.is_full(StateError::is_full) && !self.room.is_closing() => {
+                    if !std::mem::replace(&mut told, true) {
+                        let dir = self.snapshots.dir().display();
+                        tracing::error!(%dir, "the disk has no room for a snapshot: the log grows until there is");
+                    }
+                    tokio::time::sleep(SNAPSHOT_ROOM_CHECK).await;
+                }
+                other => break other,
+            }
+        };
         let result = result.and_then(|built| built.map_err(|e| chain(&e)));
         result.map(as_snapshot).map_err(|e| StorageIOError::write_snapshot(None, e).into())
     }

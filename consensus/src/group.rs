@@ -1,7 +1,6 @@
 //! One Raft group as its owner uses it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -70,7 +69,7 @@ impl Group {
             ProposeError::Stopped { group: group(), why }
         };
         let Some(queue) = self.inner.proposals.lock().clone() else { return Err(stopped()) };
-        if self.inner.log.shared.full.load(Ordering::Relaxed) {
+        if self.inner.log.shared.room.is_full() {
             return Err(ProposeError::Full(group()));
         }
         if !self.inner.raft.server_metrics().borrow().state.is_leader() && self.stopped().is_none() {
@@ -159,6 +158,22 @@ impl Group {
         self.inner.members.add_learner(member, address).await
     }
 
+    /// Whether [`Group::promote`] would be tried.
+    ///
+    /// # Errors
+    /// See [`MembersError`].
+    pub fn may_promote(&self, member: MemberId) -> Result<(), MembersError> {
+        self.inner.members.may_promote(member)
+    }
+
+    /// Whether [`Group::remove_member`] would be tried.
+    ///
+    /// # Errors
+    /// See [`MembersError`].
+    pub fn may_remove(&self, member: MemberId) -> Result<(), MembersError> {
+        self.inner.members.may_remove(member).map(drop)
+    }
+
     /// Makes a learner that has caught up a voter.
     ///
     /// # Errors
@@ -204,6 +219,13 @@ impl Group {
         self.inner.raft.metrics().borrow().running_state.as_ref().err().map(ToString::to_string)
     }
 
+    /// Comes back once the group has stopped, for whatever reason: it does nothing any more until the next start.
+    pub async fn gone(&self) {
+        let mut metrics = self.inner.raft.metrics();
+        // One that panicked says nothing any more, and that shows too.
+        let _ = metrics.wait_for(|now| now.running_state.is_err()).await;
+    }
+
     /// Finishes the commands that wait, then ends: threads, files, directory lock. The state machine is dropped.
     ///
     /// # Errors
@@ -219,7 +241,7 @@ impl Group {
 
     pub(crate) async fn end(&self) {
         let inner = &self.inner;
-        inner.log.shared.closing.store(true, Ordering::Relaxed);
+        inner.log.shared.room.close();
         drop(inner.proposals.lock().take());
         let proposer = inner.proposer.lock().take();
         if let Some(mut proposer) = proposer {

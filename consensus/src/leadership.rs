@@ -22,16 +22,24 @@ pub(crate) struct Leadership {
     pub(crate) ready: watch::Sender<Option<u64>>,
 }
 
+/// However the watch ends: nobody may go on as if this member led.
+impl Drop for Leadership {
+    fn drop(&mut self) {
+        self.show(None);
+    }
+}
+
 impl Leadership {
     /// Watches the group until it stops.
     pub(crate) async fn watch(self) {
         let mut metrics = self.raft.metrics();
         let mut caught_up = None;
         loop {
-            let (term, heard, stopped) = {
+            let (term, alone, heard, stopped) = {
                 let now = metrics.borrow_and_update();
                 let leads = now.state.is_leader().then_some(now.current_term);
-                (leads, self.is_heard(&now), now.running_state.is_err())
+                let alone = now.membership_config.voter_ids().all(|id| id == now.id);
+                (leads, alone, alone || self.is_heard(&now), now.running_state.is_err())
             };
             if stopped {
                 break;
@@ -45,11 +53,21 @@ impl Leadership {
                 }
             }
             self.show(caught_up.filter(|_| term == caught_up && heard));
-            if metrics.changed().await.is_err() {
+            let changed = match tokio::time::timeout(self.silence_max, metrics.changed()).await {
+                Ok(changed) => changed,
+                Err(_) => {
+                    // The library works on nothing while it waits for the disk: it sends no heartbeat, and what it said
+                    // last says nothing any more. Others may elect a leader meanwhile, if there are others.
+                    if !alone {
+                        self.show(None);
+                    }
+                    metrics.changed().await
+                }
+            };
+            if changed.is_err() {
                 break;
             }
         }
-        self.show(None);
     }
 
     fn show(&self, term: Option<u64>) {
@@ -62,9 +80,8 @@ impl Leadership {
     /// The library leaves a leader that nobody hears in its place. It can't commit anything, nor confirm a read; its
     /// owner must not go on as if it could.
     fn is_heard(&self, now: &RaftMetrics<u64, openraft::BasicNode>) -> bool {
-        let alone = now.membership_config.voter_ids().all(|id| id == now.id);
         let silent = now.millis_since_quorum_ack.map(Duration::from_millis);
-        alone || silent.is_some_and(|silent| silent <= self.silence_max)
+        silent.is_some_and(|silent| silent <= self.silence_max)
     }
 
     /// Writes an empty entry of this leader: the library writes none where it takes up an old leadership again. Gives the

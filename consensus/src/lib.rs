@@ -7,6 +7,7 @@
 mod apply;
 mod barrier;
 mod config;
+mod due;
 mod envelope;
 mod error;
 mod formation;
@@ -21,6 +22,7 @@ mod network;
 mod open;
 mod proposer;
 mod receive;
+mod room;
 mod snapshot;
 mod start;
 mod status;

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
+use hay_common::disk::is_full;
 
 /// A place in the log. Orders by index within one history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,7 +16,7 @@ pub struct Position {
 }
 
 /// Why a state machine could not do what it was told. Each stops the group: state that may have diverged
-/// must not go on.
+/// must not go on. Only where a snapshot meets a full disk it is tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The disk said no.
@@ -45,6 +46,17 @@ pub enum StateError {
     Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+impl StateError {
+    /// Whether the disk was full. Engines below a state machine pass on nothing but the system's words.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => is_full(source),
+            Self::Engine(error) => error.to_string().contains("No space left on device"),
+            Self::Corrupt(_) | Self::NewerVersion { .. } => false,
+        }
+    }
+}
+
 /// Deterministic state behind a replicated log. Owned by one thread of its group; never called concurrently.
 pub trait StateMachine: Send + 'static {
     /// The `applied` that came with the last [`apply`](Self::apply) or [`install`](Self::install) which this
@@ -66,12 +78,12 @@ pub trait StateMachine: Send + 'static {
     /// the directory too). The log is purged only below this.
     ///
     /// # Errors
-    /// Any error stops the group.
+    /// Any error stops the group, but for a full disk: then it is asked again later, with an empty directory.
     fn snapshot(&mut self, dir: &Path) -> Result<(), StateError>;
 
     /// Replaces the state by the copy in `dir`, durably; `applied` as in [`apply`](Self::apply). `dir` must stay as it is.
     ///
     /// # Errors
-    /// Any error stops the group.
+    /// Any error stops the group, but for a full disk: then it is asked again, and must find what it needs as it was.
     fn install(&mut self, dir: &Path, applied: Bytes) -> Result<(), StateError>;
 }

@@ -93,7 +93,8 @@ impl Members {
         self.change(ChangeMembers::AddNodes(nodes), true).await
     }
 
-    pub(crate) async fn promote(&self, member: MemberId) -> Result<(), MembersError> {
+    /// Whether a learner could become a voter.
+    pub(crate) fn may_promote(&self, member: MemberId) -> Result<(), MembersError> {
         let now = self.now()?;
         if now.voters.contains(&member.0) {
             return Err(MembersError::Voter(member));
@@ -105,19 +106,23 @@ impl Members {
         if lag.is_none_or(|lag| lag > RAFT_PROMOTE_LAG_MAX) || !self.reaches(member.0) {
             return Err(MembersError::Behind { member, lag });
         }
+        Ok(())
+    }
+
+    pub(crate) async fn promote(&self, member: MemberId) -> Result<(), MembersError> {
+        self.may_promote(member)?;
         tracing::info!(group = self.group, %member, "a learner becomes a voter");
         self.change(ChangeMembers::AddVoterIds(BTreeSet::from([member.0])), true).await
     }
 
-    pub(crate) async fn remove(&self, member: MemberId) -> Result<(), MembersError> {
+    /// Whether a member could be removed, and whether it votes.
+    pub(crate) fn may_remove(&self, member: MemberId) -> Result<bool, MembersError> {
         let now = self.now()?;
         if !now.nodes.contains_key(&member.0) {
             return Err(MembersError::Unknown { group: self.group.clone(), member });
         }
-        let gone = BTreeSet::from([member.0]);
-        tracing::info!(group = self.group, %member, "a member is removed");
         if !now.voters.contains(&member.0) {
-            return self.change(ChangeMembers::RemoveNodes(gone), false).await;
+            return Ok(false);
         }
         let left: Vec<u64> = now.voters.iter().copied().filter(|id| *id != member.0).collect();
         if left.is_empty() {
@@ -127,7 +132,18 @@ impl Members {
         if reached * 2 <= left.len() {
             return Err(MembersError::NoMajority { voters: left.len(), reached });
         }
-        self.change(ChangeMembers::RemoveVoters(gone), false).await
+        Ok(true)
+    }
+
+    pub(crate) async fn remove(&self, member: MemberId) -> Result<(), MembersError> {
+        let votes = self.may_remove(member)?;
+        let gone = BTreeSet::from([member.0]);
+        tracing::info!(group = self.group, %member, "a member is removed");
+        let change = match votes {
+            true => ChangeMembers::RemoveVoters(gone),
+            false => ChangeMembers::RemoveNodes(gone),
+        };
+        self.change(change, false).await
     }
 
     /// Finishes a change that stopped between its two steps, and records where this member is reached now.

@@ -7,15 +7,17 @@ use std::sync::Arc;
 use hay_common::disk::{DirLock, SharedDisk};
 use hay_common::ids::MemberId;
 use hay_common::model::Durability;
+use tokio::sync::oneshot;
 
 use crate::apply::{Applied, Applier, catch_up};
 use crate::config::GroupConfig;
 use crate::error::StartError;
 use crate::formation::Formed;
 use crate::identity;
-use crate::log::{self, LogConfig, LogHandle};
+use crate::log::{self, LogConfig, LogHandle, Request};
 use crate::machine::{StateError, StateMachine};
 use crate::snapshot::Snapshots;
+use crate::types::LogId;
 
 /// A member's parts, ready to run.
 pub(crate) struct Opened {
@@ -63,8 +65,9 @@ pub(crate) fn open(
     };
     let log = log::open(log_config, disk.clone())?;
     let parts = check_together(config, &log, &applied, &snapshots).and_then(|empty| {
+        finish_purge(&log, applied.last).map_err(io_at("can't purge the log in", dir))?;
         let formed = Formed::open(disk, dir, log.clone())?;
-        Ok((empty, formed, start_applier(config, machine, applied, snapshots.clone())?))
+        Ok((empty, formed, start_applier(config, machine, applied, snapshots.clone(), &log)?))
     });
     match parts {
         Ok((empty, formed, applier)) => Ok(Opened { lock, log, applier, member, formed, snapshots, empty }),
@@ -80,12 +83,29 @@ fn start_applier(
     machine: Box<dyn StateMachine>,
     applied: Applied,
     snapshots: Arc<Snapshots>,
+    log: &LogHandle,
 ) -> Result<Applier, StartError> {
-    Applier::start(&config.name, machine, applied, snapshots).map_err(|source| StartError::Io {
-        what: "can't start a thread for",
-        path: config.dir.clone(),
-        source,
+    Applier::start(&config.name, machine, applied, snapshots, log.shared.room.clone()).map_err(|source| {
+        StartError::Io { what: "can't start a thread for", path: config.dir.clone(), source }
     })
+}
+
+/// A crash after a received snapshot was kept and before the log below it was purged leaves a log that ends below the state.
+/// openraft purges it where it is older by term too; an entry of a later term that nobody ever took may stand there as well.
+fn finish_purge(log: &LogHandle, applied: Option<LogId>) -> io::Result<()> {
+    let last = log.shared.index.lock().last();
+    match applied {
+        Some(applied) if last.is_none_or(|last| last.index < applied.index) => {
+            let (done, mut answer) = oneshot::channel();
+            log.send(Request::Purge(applied, done))?;
+            log.catch_up();
+            match answer.try_recv() {
+                Ok(purged) => purged,
+                Err(_) => answer.blocking_recv().map_err(io::Error::other)?,
+            }
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Whether the member is new; an error where log and state can't belong together.

@@ -10,7 +10,6 @@ use openraft::raft::ClientWriteResponse;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Leader, ProposeError};
-use crate::log::LogHandle;
 use crate::types::{Appended, Batch, Raft, Types};
 
 type WriteError = RaftError<u64, ClientWriteError<u64, openraft::BasicNode>>;
@@ -31,17 +30,13 @@ pub(crate) struct ProposalCounters {
 pub(crate) struct Proposer {
     pub(crate) group: String,
     pub(crate) raft: Raft,
-    pub(crate) log: LogHandle,
     pub(crate) counters: Arc<ProposalCounters>,
-    /// Bytes of log after which a snapshot is due, however few entries they are.
-    pub(crate) snapshot_every_bytes: u64,
 }
 
 impl Proposer {
     /// Proposes until the queue is closed and empty.
     pub(crate) async fn run(self, mut queue: mpsc::Receiver<Waiting>) {
         let mut left_over: Option<Waiting> = None;
-        let mut snapshot_at = self.log_bytes();
         loop {
             let first = match left_over.take() {
                 Some(waiting) => waiting,
@@ -54,17 +49,7 @@ impl Proposer {
             tokio::task::yield_now().await;
             let gathered = gather(first, &mut queue, &mut left_over);
             self.propose(gathered).await;
-            if self.log_bytes() - snapshot_at >= self.snapshot_every_bytes {
-                snapshot_at = self.log_bytes();
-                if let Err(error) = self.raft.trigger().snapshot().await {
-                    tracing::warn!(group = self.group, %error, "no snapshot could be asked for");
-                }
-            }
         }
-    }
-
-    fn log_bytes(&self) -> u64 {
-        self.log.shared.counters.bytes.load(Ordering::Relaxed)
     }
 
     async fn propose(&self, gathered: Vec<Waiting>) {

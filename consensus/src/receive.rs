@@ -1,17 +1,21 @@
 //! The receiving end: every message is checked for whom it is before anything of it is believed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use hay_common::ids::{ClusterId, MemberId};
-use hay_common::limits::{RAFT_SNAPSHOT_ALIVE, RAFT_SNAPSHOT_STALL, RPC_STREAM_DEPTH};
+use hay_common::limits::{
+    RAFT_APPENDS_WAITING_MAX, RAFT_CALLS_WAITING_MAX, RAFT_SNAPSHOT_ALIVE, RAFT_SNAPSHOT_STALL,
+    RPC_STREAM_DEPTH,
+};
 use hay_common::work;
 use openraft::storage::Snapshot;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::error::Refusal;
-use crate::formation::{Description, Formation, Formed};
+use crate::formation::{Description, Formation, Formed, Held};
 use crate::members::Members;
 use crate::snapshot::{SnapshotDir, Snapshots};
 use crate::transfer::{self, Arrived};
@@ -25,12 +29,49 @@ pub(crate) struct Receiver {
     pub(crate) group: String,
     pub(crate) member: MemberId,
     pub(crate) address: String,
+    /// The static list, this member's own address too.
+    pub(crate) peers: BTreeSet<String>,
     pub(crate) formed: Arc<Formed>,
     pub(crate) raft: Raft,
     pub(crate) members: Members,
     pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) places: Places,
+}
+
+/// How many messages are worked on at once. A message holds its place until the consensus has answered, whoever still waits
+/// for the answer: the library's own queue has no bound.
+pub(crate) struct Places {
     /// One snapshot arrives at a time.
-    pub(crate) arriving: Arc<Semaphore>,
+    snapshots: Arc<Semaphore>,
+    appends: Arc<Semaphore>,
+    others: Arc<Semaphore>,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        let of = |count| Arc::new(Semaphore::new(count));
+        Self { snapshots: of(1), appends: of(RAFT_APPENDS_WAITING_MAX), others: of(RAFT_CALLS_WAITING_MAX) }
+    }
+}
+
+impl Places {
+    fn take(of: &Arc<Semaphore>, refusal: Refusal) -> Result<OwnedSemaphorePermit, Refusal> {
+        of.clone().try_acquire_owned().map_err(|_| refusal)
+    }
+}
+
+/// Has the consensus work on a message, to the end: a caller that waits no longer takes neither its place nor the formation
+/// from a message that still lies in the queue.
+async fn to_the_end<T: Send + 'static>(
+    held: (Held, OwnedSemaphorePermit),
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Refusal> {
+    let working = tokio::spawn(async move {
+        let done = work.await;
+        drop(held);
+        done
+    });
+    working.await.map_err(|error| Refusal::Stopped(error.to_string()))
 }
 
 impl Receiver {
@@ -64,14 +105,21 @@ impl Receiver {
                 Ok(Bytes::new())
             }
             CallKind::Append => {
-                let _held = self.formed.hold(envelope.formation).await?;
+                let held = self.formed.hold(envelope.formation).await?;
                 let request = wire::decode_append(envelope.body)?;
-                let answer = self.raft.append_entries(request).await;
+                let of = if request.entries.is_empty() { &self.places.others } else { &self.places.appends };
+                let place = Places::take(of, Refusal::Behind)?;
+                let raft = self.raft.clone();
+                let work = async move { raft.append_entries(request).await };
+                let answer = to_the_end((held, place), work).await?;
                 Ok(wire::encode(&answer.map_err(|e| Refusal::Stopped(e.to_string()))?)?)
             }
             CallKind::Vote => {
-                let _held = self.formed.hold(envelope.formation).await?;
-                let answer = self.raft.vote(wire::decode(&envelope.body)?).await;
+                let held = self.formed.hold(envelope.formation).await?;
+                let request = wire::decode(&envelope.body)?;
+                let place = Places::take(&self.places.others, Refusal::Behind)?;
+                let raft = self.raft.clone();
+                let answer = to_the_end((held, place), async move { raft.vote(request).await }).await?;
                 Ok(wire::encode(&answer.map_err(|e| Refusal::Stopped(e.to_string()))?)?)
             }
         }
@@ -101,7 +149,16 @@ impl Receiver {
         if !has(envelope.from.0) || !has(self.member.0) {
             return Err(Refusal::Malformed);
         }
-        self.formed.enter(formation).await?;
+        // Members that were given different lists could form two groups, each with a majority of its own.
+        let theirs: BTreeSet<String> = formation.members.values().cloned().collect();
+        if theirs != self.peers {
+            let text = |list: &BTreeSet<String>| list.iter().cloned().collect::<Vec<_>>().join(",");
+            return Err(Refusal::OtherList { ours: text(&self.peers), theirs: text(&theirs) });
+        }
+        // To the end, whoever still waits for it: what is half written must not meet the next promise.
+        let formed = self.formed.clone();
+        let entered = tokio::spawn(async move { formed.enter(formation).await }).await;
+        entered.map_err(|error| Refusal::Stopped(error.to_string()))??;
         Ok(Bytes::new())
     }
 
@@ -112,16 +169,15 @@ impl Receiver {
         self.check(&envelope)?;
         drop(self.formed.hold(envelope.formation).await?);
         let head: SnapshotHead = wire::decode(&envelope.body)?;
-        let place = self.arriving.clone().try_acquire_owned().map_err(|_| Refusal::Busy)?;
+        let place = Places::take(&self.places.snapshots, Refusal::Busy)?;
         let (acks, queue) = mpsc::channel(RPC_STREAM_DEPTH);
         // Not answered to at once, the sender would not know that its parts are welcome.
         let _ = acks.try_send(Ok(SnapshotAck::Progress(0)));
         tokio::spawn(async move {
             let done = tokio::select! {
-                done = self.take(&envelope, head, parts, &acks) => done,
+                done = self.take(&envelope, head, (parts, place), &acks) => done,
                 () = acks.closed() => return,
             };
-            drop(place);
             // A sender that is gone needs no answer.
             let _ = acks.send(done).await;
         });
@@ -137,7 +193,7 @@ impl Receiver {
         &self,
         envelope: &Envelope,
         head: SnapshotHead,
-        parts: ArrivingParts,
+        (parts, place): (ArrivingParts, OwnedSemaphorePermit),
         acks: &mpsc::Sender<Result<SnapshotAck, TransportError>>,
     ) -> Result<SnapshotAck, TransportError> {
         let failed = |e: &dyn std::error::Error| TransportError::Unreachable(e.to_string());
@@ -152,27 +208,30 @@ impl Receiver {
             tracing::warn!(group = self.group, from = %envelope.from, %error, "a snapshot was broken off");
             failed(&error)
         })?;
-        self.install(envelope, head, arrived, acks).await
+        self.install(envelope, head, (arrived, place), acks).await
     }
 
     async fn install(
         &self,
         envelope: &Envelope,
         head: SnapshotHead,
-        arrived: Arrived,
+        (arrived, place): (Arrived, OwnedSemaphorePermit),
         acks: &mpsc::Sender<Result<SnapshotAck, TransportError>>,
     ) -> Result<SnapshotAck, TransportError> {
         let refused = |refusal: Refusal| TransportError::from(hay_common::error::Failure::from(refusal));
-        let _held = self.formed.hold(envelope.formation).await.map_err(refused)?;
+        let held = self.formed.hold(envelope.formation).await.map_err(refused)?;
         tracing::info!(group = self.group, from = %envelope.from, snapshot = %head.meta.snapshot_id, "installs a snapshot");
         let snapshot = Snapshot { meta: head.meta, snapshot: Box::new(SnapshotDir::Incoming(arrived.dir)) };
-        let installing = self.raft.install_full_snapshot(head.vote, snapshot);
+        let raft = self.raft.clone();
+        let work = async move { raft.install_full_snapshot(head.vote, snapshot).await };
+        let installing = to_the_end((held, place), work);
         tokio::pin!(installing);
         loop {
             match tokio::time::timeout(RAFT_SNAPSHOT_ALIVE, &mut installing).await {
                 Err(_) => drop(acks.try_send(Ok(SnapshotAck::Progress(0)))),
-                Ok(Err(fatal)) => return Err(refused(Refusal::Stopped(fatal.to_string()))),
-                Ok(Ok(answer)) => {
+                Ok(Err(refusal)) => return Err(refused(refusal)),
+                Ok(Ok(Err(fatal))) => return Err(refused(Refusal::Stopped(fatal.to_string()))),
+                Ok(Ok(Ok(answer))) => {
                     let answer = wire::encode(&answer).map_err(|e| refused(e.into()))?;
                     return Ok(SnapshotAck::Done(answer));
                 }

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use hay_common::disk::SharedDisk;
+use hay_common::disk::{SharedDisk, is_full};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -145,6 +145,11 @@ impl Snapshots {
     }
 
     /// Where they are.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What they are on.
     pub(crate) fn disk(&self) -> &SharedDisk {
         &self.disk
     }
@@ -174,8 +179,9 @@ impl Snapshots {
         let state = building.join("state");
         remove(&building)?;
         self.disk.create_dir_all(&state)?;
-        fill(&state).map_err(PublishError::Fill)?;
+        // First: where the disk has no room for it, a received state still lies where it was.
         KIND.publish(self.disk.as_ref(), &building.join("meta"), &Description { meta: meta.clone() })?;
+        fill(&state).map_err(PublishError::Fill)?;
         self.disk.sync_dir(&building)?;
         let path = self.free_name(meta)?;
         self.disk.rename(&building, &path)?;
@@ -186,6 +192,14 @@ impl Snapshots {
             before.superseded.store(true, Ordering::Release);
         }
         Ok(published)
+    }
+
+    /// Removes what is left of one that was not finished: on a full disk others need the room.
+    pub(crate) fn discard(&self) {
+        let building = self.dir.join("building");
+        if let Err(error) = remove(&building) {
+            tracing::warn!(path = %building.display(), %error, "an unfinished snapshot could not be removed");
+        }
     }
 
     /// Publishes a received snapshot. What came from another member is this one's own and durable already: its
@@ -222,6 +236,16 @@ pub(crate) enum PublishError<E> {
     Io(#[from] io::Error),
     #[error("the state could not be copied")]
     Fill(#[source] E),
+}
+
+impl<E> PublishError<E> {
+    /// Whether the disk was full; `fill` tells it of what failed in the state.
+    pub(crate) fn is_full(&self, fill: impl FnOnce(&E) -> bool) -> bool {
+        match self {
+            Self::Io(error) => is_full(error),
+            Self::Fill(error) => fill(error),
+        }
+    }
 }
 
 /// Removes a snapshot: its name first, durably, so that a crash on the way leaves no half of one under it.

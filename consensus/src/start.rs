@@ -15,11 +15,12 @@ use hay_common::random::{Random, SharedRandom, SystemRandom};
 use hay_common::work;
 use openraft::BasicNode;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::apply::Applier;
 use crate::barrier::confirm_reads;
 use crate::config::GroupConfig;
+use crate::due::Due;
 use crate::error::StartError;
 use crate::formation::{Formation, FormationId, Formed, Forming};
 use crate::group::{Group, Inner, stop_owners, sync_now_and_then};
@@ -30,7 +31,7 @@ use crate::members::Members;
 use crate::network::{Contacts, Network};
 use crate::open::{Opened, open};
 use crate::proposer::{ProposalCounters, Proposer};
-use crate::receive::Receiver;
+use crate::receive::{Places, Receiver};
 use crate::snapshot::Snapshots;
 use crate::transport::{Acks, CallKind, Envelope, Parts, SharedTransport, Transport, TransportError};
 use crate::types::Raft;
@@ -88,7 +89,7 @@ async fn bring_up(
         clock: deps.clock.clone(),
         contacts: contacts.clone(),
     };
-    let store = LogStore { log: log.clone() };
+    let store = LogStore { log: log.clone(), reached: Some(applier.reached()) };
     match Raft::new(member.0, raft_config, network.clone(), store, applier.clone()).await {
         Ok(raft) => {
             Ok(Foundations { member, raft, log, applier, lock, formed, snapshots, network, contacts, empty })
@@ -276,20 +277,21 @@ fn assemble(
         clock: network.clock,
         election_max: config.election_max,
     };
-    let proposer = Proposer {
+    let proposer = Proposer { group: name.clone(), raft: raft.clone(), counters: counters.clone() };
+    let due = Due {
         group: name.clone(),
         raft: raft.clone(),
         log: log.clone(),
-        counters: counters.clone(),
-        snapshot_every_bytes: config.snapshot_every_bytes,
+        every_bytes: config.snapshot_every_bytes,
     };
     let leadership = Leadership {
         group: name.clone(),
         raft: raft.clone(),
         members: members.clone(),
         address: config.address.clone(),
-        // Long enough for a few heartbeats; over before another member can have been elected.
-        silence_max: config.election_min + config.heartbeat,
+        // Long enough for a few heartbeats; over before another member can have been elected, whoever that is: the
+        // shortest range of all decides, not this member's own.
+        silence_max: config.heartbeat * 4,
         ready: ready_tx,
     };
     let receiver = Receiver {
@@ -297,16 +299,18 @@ fn assemble(
         group: name.clone(),
         member,
         address: config.address.clone(),
+        peers: config.peers.iter().cloned().collect(),
         formed,
         raft: raft.clone(),
         members: members.clone(),
         snapshots,
-        arriving: Arc::new(Semaphore::new(1)),
+        places: Places::default(),
     };
     let proposer = tokio::spawn(proposer.run(proposal_queue));
     let mut helpers = vec![
         tokio::spawn(confirm_reads(name.clone(), raft.clone(), ready.clone(), read_queue)),
         tokio::spawn(leadership.watch()),
+        tokio::spawn(due.watch()),
     ];
     helpers.extend(forming.map(|forming| tokio::spawn(forming.run())));
     if config.durability == Durability::Async {

@@ -25,7 +25,7 @@ pub struct GroupStatus {
     pub formation: Option<FormationId>,
     /// What it waits for before it belongs to a group, for people; `None` once it does.
     pub forming: Option<String>,
-    /// Whether the disk of the log is full: nothing is taken until there is room.
+    /// Whether the disk is full: nothing is taken until there is room.
     pub full: bool,
     /// The current term.
     pub term: u64,
@@ -89,6 +89,17 @@ fn per(what: u64, syncs: u64) -> f64 {
     if syncs == 0 { 0.0 } else { what as f64 / syncs as f64 }
 }
 
+impl GroupStatus {
+    /// What keeps this member from its work, the worst first, for people; not leading is nothing of that kind.
+    pub fn problem(&self) -> Option<String> {
+        let stopped =
+            self.stopped.as_ref().map(|why| format!("it has stopped, until it is started again: {why}"));
+        let full = || self.full.then(|| "its disk is full: make room there; it goes on by itself".to_owned());
+        let forming = || self.forming.as_ref().map(|why| format!("it belongs to no group yet: {why}"));
+        stopped.or_else(full).or_else(forming)
+    }
+}
+
 impl Group {
     /// How the group fares.
     pub fn status(&self) -> GroupStatus {
@@ -106,7 +117,7 @@ impl Group {
             leader_address: leader.map(|leader| leader.address).unwrap_or_default(),
             formation: inner.receiver.formed.id(),
             forming: inner.news.borrow().clone(),
-            full: log.full.load(Ordering::Relaxed),
+            full: log.room.is_full(),
             term: now.current_term,
             applied: now.last_applied.map(position),
             last_log_index: now.last_log_index,

@@ -45,7 +45,7 @@ pub enum StartError {
     Aside(PathBuf, std::io::Error),
     /// It would speak in the clear to the world.
     #[error(
-        "{0} is reachable from other machines and the gateway speaks no TLS: listen on 127.0.0.1, or allow it explicitly"
+        "{0} is reachable from other machines and the gateway speaks no TLS: listen on 127.0.0.1, or allow it with --insecure-no-tls"
     )]
     BeyondLoopback(SocketAddr),
 }

@@ -160,13 +160,30 @@ impl MasterCore {
         self.news.send_modify(|count| *count = count.wrapping_add(1));
     }
 
+    /// Whether it does its part in the group: leads it, or follows somebody. What the cluster as a whole can do is said by
+    /// [`MasterCore::ready`].
+    ///
+    /// # Errors
+    /// The reason, for people.
+    pub fn serves(&self) -> Result<(), String> {
+        let status = self.group.status();
+        if status.leading || status.leader.is_some_and(|leader| leader != status.member) {
+            return Ok(());
+        }
+        Err(status
+            .stopped
+            .or(status.forming)
+            .unwrap_or_else(|| "no master leads, as far as this one knows".to_owned()))
+    }
+
     /// Whether it leads and could lease a volume of every class; else why not.
     ///
     /// # Errors
     /// The reason, for people.
     pub fn ready(&self) -> Result<(), String> {
         if !self.leads() {
-            return Err("this master does not lead".to_owned());
+            let why = self.group.status().problem().map(|why| format!(": {why}")).unwrap_or_default();
+            return Err(format!("this master does not lead{why}"));
         }
         let (state, live) = (self.shared.state.read(), self.live.lock());
         let view = self.view(&state, &live);
@@ -187,6 +204,7 @@ impl MasterCore {
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let mut news = self.news.subscribe();
+        let mut leading = self.group.leading();
         let waited = tokio::time::timeout(LEASE_GRANT_WAIT, async {
             let mut told = false;
             loop {
@@ -194,6 +212,7 @@ impl MasterCore {
                     return Err(LeaseError::NotLeader);
                 }
                 news.mark_unchanged();
+                leading.mark_unchanged();
                 let volumes = self.leasable(avoid, turn);
                 if covers_all(&volumes) {
                     return Ok(volumes);
@@ -201,14 +220,21 @@ impl MasterCore {
                 if !std::mem::replace(&mut told, true) {
                     self.suspect(avoid);
                 }
-                // The sender lives as long as self.
-                let _ = news.changed().await;
+                tokio::select! {
+                    // The sender lives as long as self.
+                    _ = news.changed() => {}
+                    changed = leading.changed() => if changed.is_err() { return Err(LeaseError::NotLeader) },
+                }
             }
         });
         let volumes = match waited.await {
             Ok(volumes) => volumes?,
             Err(_) => self.leasable(avoid, turn),
         };
+        // Another may lead by now, and what this master knows be out of date.
+        if !self.leads() {
+            return Err(LeaseError::NotLeader);
+        }
         if volumes.is_empty() {
             let (state, live) = (self.shared.state.read(), self.live.lock());
             let short = shortage(&self.view(&state, &live), &volumes);

@@ -17,11 +17,14 @@ pub(crate) async fn run(core: Arc<MasterCore>) {
     let mut closing = core.closing.subscribe();
     let mut news = core.news.subscribe();
     let mut leading = core.group.leading();
+    // A leadership that is there already has begun with the master itself; only its configuration is not recorded yet.
     let mut led = *leading.borrow_and_update();
+    let mut configured = false;
     loop {
         let term = *leading.borrow_and_update();
         if term != led {
             led = term;
+            configured = false;
             if term.is_some() {
                 let now = core.clock.monotonic();
                 let version = core.shared.state.read().version;
@@ -31,8 +34,13 @@ pub(crate) async fn run(core: Arc<MasterCore>) {
                     // Who reports hears then what the map says; so nobody has missed anything.
                     live.tell(version);
                 }
-                if let Err(error) = core.configure().await {
-                    tracing::warn!(%error, "the configuration could not be recorded");
+            }
+        }
+        if term.is_some() && !configured {
+            match core.configure().await {
+                Ok(()) => configured = true,
+                Err(error) => {
+                    tracing::warn!(%error, "the configuration could not be recorded; it is tried again")
                 }
             }
         }

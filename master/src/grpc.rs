@@ -1,6 +1,7 @@
 //! The generated service over the core. Wire types stop here.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -8,6 +9,7 @@ use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::{ClusterId, Epoch, NodeId, VolumeId};
 use hay_common::limits::HEARTBEAT_VOLUMES_MAX;
 use hay_common::model::Durability;
+use hay_consensus::GroupMember;
 use hay_proto::convert::{ConvertError, WireId, optional, size_class, volume_state};
 use hay_proto::rpc::{self, BoxStream, to_status, with_leader};
 use hay_proto::v1::{self, heartbeat_command, master_server};
@@ -18,6 +20,7 @@ use crate::core::MasterCore;
 use crate::heartbeat::Session;
 use crate::info::{ClusterStatus, MapPage, NodeInfo, VolumeInfo, WriteLease};
 use crate::live::{Confirmed, Down, Report, VolumeReport};
+use crate::members::{MastersChange, MastersChanged};
 use crate::plan::Repair;
 use crate::state::{Node, Part, Peer, State};
 
@@ -70,6 +73,11 @@ impl master_server::Master for MasterCore {
         &self,
         request: Request<v1::WatchVolumeMapRequest>,
     ) -> Result<Response<Self::WatchVolumeMapStream>, Status> {
+        // What a follower knows of servers is nothing.
+        if !self.leads() {
+            let text = "this master does not lead; the leader tells of the map's changes";
+            return Err(self.refuse(Failure::new(ErrorCode::NotLeader, text)));
+        }
         let asked = request.into_inner().after_version;
         let now = *self.shared.version.borrow();
         // 0 asks for changes from now on; a version that is not reached yet is another master's or another cluster's.
@@ -83,14 +91,36 @@ impl master_server::Master for MasterCore {
     ) -> Result<Response<v1::RepairVolumeReply>, Status> {
         let request = request.into_inner();
         let plan = self.repair(VolumeId(request.volume), request.dry_run).await;
-        let plan = plan.map_err(|error| to_status(error.into()))?;
+        let plan = plan.map_err(|error| self.refuse(error.into()))?;
         Ok(Response::new(wire_repair(plan, &self.shared.state.read())))
+    }
+
+    async fn change_masters(
+        &self,
+        request: Request<v1::ChangeMastersRequest>,
+    ) -> Result<Response<v1::ChangeMastersReply>, Status> {
+        let request = request.into_inner();
+        let change = match request.change() {
+            v1::MastersChange::Add => MastersChange::Add,
+            v1::MastersChange::Remove => MastersChange::Remove,
+            v1::MastersChange::Unspecified => {
+                let text = "change_masters.change is not known here: is the caller newer?";
+                return Err(to_status(Failure::new(ErrorCode::InvalidArgument, text)));
+            }
+        };
+        let changed = self.change_masters(&request.master, change, request.dry_run).await;
+        Ok(Response::new(wire_changed(changed.map_err(|error| self.refuse(error.into()))?)))
     }
 
     async fn cluster_status(
         &self,
         _request: Request<v1::ClusterStatusRequest>,
     ) -> Result<Response<v1::ClusterStatusReply>, Status> {
+        // The leader knows the servers. Where none is known, what is known here has to do.
+        if !self.leads() && self.group.leader_address().is_some_and(|leader| !leader.is_empty()) {
+            let text = "this master does not lead; the leader knows how the cluster is";
+            return Err(self.refuse(Failure::new(ErrorCode::NotLeader, text)));
+        }
         Ok(Response::new(wire_status(self.status())))
     }
 }
@@ -181,7 +211,7 @@ fn command_stream(
     })
 }
 
-/// Changes of the map after `from`, for as long as the master runs.
+/// Changes of the map after `from`, for as long as the master leads.
 fn changes(
     core: Arc<MasterCore>,
     from: u64,
@@ -189,9 +219,11 @@ fn changes(
     let (version, closing) = (core.shared.version.clone(), core.closing.subscribe());
     let parts = (core, version, closing, from);
     let pages = futures::stream::unfold(parts, |(core, mut version, mut closing, from)| async move {
+        let mut leading = core.group.leading();
         loop {
             tokio::select! {
                 _ = closing.wait_for(|closing| *closing) => return None,
+                _ = leading.wait_for(Option::is_none) => return None,
                 reached = version.wait_for(|version| *version > from) => if reached.is_err() { return None },
             }
             let page = core.changes(from);
@@ -336,12 +368,34 @@ fn wire_volume(volume: VolumeInfo) -> v1::VolumeRecord {
     }
 }
 
-fn wire_status(status: ClusterStatus) -> v1::ClusterStatusReply {
-    let masters = status.group.members.iter().map(|member| v1::MemberStatus {
+fn wire_changed(changed: MastersChanged) -> v1::ChangeMastersReply {
+    let count = |voters: usize| u32::try_from(voters).unwrap_or(u32::MAX);
+    v1::ChangeMastersReply {
+        voters_before: count(changed.voters_before),
+        voters_after: count(changed.voters_after),
+        master: Some(wire_member(changed.master, changed.led)),
+    }
+}
+
+fn wire_member(member: GroupMember, leader: bool) -> v1::MemberStatus {
+    let ms = |ago: Duration| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+    v1::MemberStatus {
         id: member.id.0,
-        address: member.address.clone(),
-        leader: status.group.leader == Some(member.id),
+        address: member.address,
+        leader,
         voter: member.voter,
+        lag: member.lag,
+        heard_ms_ago: member.heard_ago.map(ms),
+        problem: member.problem.unwrap_or_default(),
+    }
+}
+
+fn wire_status(status: ClusterStatus) -> v1::ClusterStatusReply {
+    let masters_problem = status.group.problem().unwrap_or_default();
+    let leader = status.group.leader;
+    let masters = status.group.members.into_iter().map(|member| {
+        let leads = leader == Some(member.id);
+        wire_member(member, leads)
     });
     let (creating, writable, sealed) = status.volumes;
     v1::ClusterStatusReply {
@@ -360,6 +414,7 @@ fn wire_status(status: ClusterStatus) -> v1::ClusterStatusReply {
             Durability::Async => "async",
         }
         .to_owned(),
+        masters_problem,
     }
 }
 

@@ -4,13 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use hay_common::clock::{ManualClock, SharedClock};
 use hay_common::disk::RealDisk;
 use hay_common::error::ErrorCode;
 use hay_common::ids::{ClusterId, Epoch, NodeId, VolumeId};
 use hay_common::limits::GIB;
 use hay_common::model::volumes_digest;
+use hay_common::random::SeededRandom;
+use hay_consensus::transport::{Acks, CallKind, Envelope, Parts, Transport, TransportError};
 use hay_proto::convert::{WireId, volume_state};
 use hay_proto::rpc::credential::ClusterKey;
 use hay_proto::rpc::lease::LeaseVerifier;
@@ -19,7 +23,7 @@ use hay_proto::v1::{self, heartbeat_command::Command};
 use tokio::sync::mpsc;
 use tonic::{Request, Status};
 
-use crate::{Master, MasterConfig, MasterCore, MasterDeps};
+use crate::{Master, MasterConfig, MasterCore, MasterDeps, MasterNetwork};
 
 fn key() -> Arc<ClusterKey> {
     Arc::new(ClusterKey::from_seed(ClusterId::from_random(77), &[7; 32]).unwrap())
@@ -352,5 +356,65 @@ async fn a_server_that_falls_silent_is_dead_after_its_time_and_back_with_its_nex
     assert!(!rig.core.status().nodes[0].alive);
     server.report(false).await;
     rig.until(|core| core.ready().ok()).await;
+    rig.core.shutdown().await;
+}
+
+/// Nobody is there to be reached.
+struct Nobody;
+
+impl Transport for Nobody {
+    fn call(
+        &self,
+        _address: &str,
+        _kind: CallKind,
+        _envelope: Envelope,
+        _timeout: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
+        Box::pin(std::future::ready(Err(TransportError::TimedOut)))
+    }
+
+    fn snapshot(&self, _address: &str, _parts: Parts) -> BoxFuture<'static, Result<Acks, TransportError>> {
+        Box::pin(std::future::ready(Err(TransportError::TimedOut)))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_is_its_own_only_peer_records_its_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock: SharedClock = ManualClock::at(1_000_000);
+    let address = "alone:1".to_owned();
+    let config =
+        MasterConfig { address: address.clone(), replicas: Some(3), ..MasterConfig::sole(dir.path()) };
+    let deps = MasterDeps { disk: RealDisk::shared(), clock, key: key() };
+    let network =
+        MasterNetwork { peers: vec![address], random: SeededRandom::shared(1), transport: Arc::new(Nobody) };
+    let core = Master::join(config, deps, network).await.unwrap();
+    while core.state().read().configuration.replicas != 3 {
+        tokio::task::yield_now().await;
+    }
+    core.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_is_waited_for_is_not_granted_once_another_leads() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::start(dir.path()).await;
+    let mut server = Server::connect(&rig, 1, Vec::new()).await;
+    server.obey(4).await;
+    let first = rig.lease(&[]).await.unwrap();
+    // All but one: there is something to be granted in the end, and others to be waited for.
+    let avoid: Vec<u32> = first.volumes.iter().skip(1).map(|v| v.volume).collect();
+    let waiting = tokio::spawn({
+        let gateway = rig.as_role(Role::Gateway, 200);
+        async move { gateway.lease_write(Request::new(v1::LeaseWriteRequest { avoid })).await }
+    });
+    // It has begun to wait: what it avoids is to be replaced.
+    assert!(matches!(server.told().await.unwrap(), Command::Create(_)));
+    rig.core.group.shutdown().await.unwrap();
+    let refused = to_failure(&waiting.await.unwrap().unwrap_err());
+    assert_eq!(refused.code, ErrorCode::NotLeader, "{refused}");
+    assert!(!rig.core.leads());
+    let reason = rig.core.status().not_ready.unwrap();
+    assert!(reason.contains("it has stopped"), "{reason}");
     rig.core.shutdown().await;
 }

@@ -245,10 +245,11 @@ fn write_constructors(out: &mut String, service: &Service) -> std::fmt::Result {
         /// The `{name}` service behind its guard, to be added to a tonic server.
         pub fn serve_{module}<S: {fixed} + ?Sized>(
             core: Arc<S>, guard: Arc<Guard>,
-        ) -> v1::{module}_server::{name}Server<Layered<S, Arc<Guard>>> {{
-            v1::{module}_server::{name}Server::new(Layered {{ inner: core, layer: guard }})
+        ) -> Gate<v1::{module}_server::{name}Server<Layered<S, Arc<Guard>>>> {{
+            let service = v1::{module}_server::{name}Server::new(Layered {{ inner: core, layer: guard.clone() }})
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX);
+            Gate::new(service, guard)
         }}"
     )
 }

@@ -335,3 +335,23 @@ fn cli_a_closed_pipe_is_no_panic() {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!stderr.contains("panicked"), "{stderr}");
 }
+
+#[test]
+fn cli_a_cluster_key_is_made_by_a_bare_name_and_refused_where_others_can_read_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let in_dir = |args: &[&str]| {
+        let output =
+            std::process::Command::new(hay_binary()).args(args).current_dir(dir.path()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(in_dir(&["cluster", "new-key", "cluster.key"]).0, Some(0));
+    let key = dir.path().join("cluster.key");
+    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    let (code, stderr) = in_dir(&["cluster", "new-key", "cluster.key"]);
+    assert!(code == Some(1) && stderr.contains("already"), "{code:?} {stderr}");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    let (code, stderr) =
+        in_dir(&["master", "--dir", "m", "--cluster-key", "cluster.key", "--listen", "127.0.0.1:0"]);
+    assert!(code == Some(1) && stderr.contains("chmod 600 cluster.key"), "{code:?} {stderr}");
+    assert!(!dir.path().join("m").exists(), "nothing was begun");
+}

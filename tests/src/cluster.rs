@@ -2,6 +2,9 @@
 //! in the middle of a write load.
 
 mod deaths;
+mod files;
+mod leader;
+mod members;
 mod restarts;
 
 use crate::harness::{Cluster, Pattern, Shape, heavy, seed};

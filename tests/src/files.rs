@@ -29,7 +29,7 @@ fn sources() -> Vec<(&'static str, PathBuf)> {
 
 /// Copies about `count` files with at most `bytes` of the sources into `to`: every n-th of each, so that all kinds are
 /// there, and the largest ones that fit.
-fn sample(to: &Path, count: usize, bytes: u64) {
+pub(crate) fn sample(to: &Path, count: usize, bytes: u64) {
     let sources = sources();
     let (share, room) = (count / sources.len(), bytes / sources.len() as u64);
     for (name, source) in sources {
@@ -111,7 +111,7 @@ async fn files_of_a_real_system_come_back_byte_for_byte() {
     );
 }
 
-fn make_odd_ones(corpus: &Path) {
+pub(crate) fn make_odd_ones(corpus: &Path) {
     let odd = corpus.join("odd");
     std::fs::create_dir_all(odd.join("empty-directory/deeper")).unwrap();
     for name in ["ünï", "with space", "new\nline", "100%25", "a?b#c&d", "-dash", "...", "e\u{301}"] {
@@ -128,7 +128,7 @@ fn make_odd_ones(corpus: &Path) {
 }
 
 /// A file with holes and bytes between them: zeros make the same chunk again and again.
-fn make_large(path: &Path, bytes: u64, seed: u64) {
+pub(crate) fn make_large(path: &Path, bytes: u64, seed: u64) {
     let file = File::create(path).unwrap();
     file.set_len(bytes).unwrap();
     let mut offset = 0;

@@ -8,7 +8,9 @@ use futures::StreamExt;
 use reqwest::Body;
 use tokio::sync::watch;
 
-use crate::harness::{Api, Pattern, Server, Stopwatch, amount, heavy, pattern_stream, seed};
+use crate::harness::{
+    Api, Cluster, Endpoint, Pattern, Server, Shape, Stopwatch, amount, heavy, pattern_stream, seed,
+};
 use clients::{Stalled, Workers};
 
 const MIB: u64 = 1 << 20;
@@ -26,7 +28,7 @@ struct Figures {
 }
 
 /// The large file goes up and down while the workers work.
-async fn run(server: &Server, large: Pattern, workers_seed: u64) -> Figures {
+async fn run(server: &Endpoint, large: Pattern, workers_seed: u64) -> Figures {
     let workers = Workers::start(server.api(), WORKERS, workers_seed);
     let watch = Stopwatch::start();
     let api = server.api();
@@ -63,21 +65,33 @@ async fn compare_while_streaming(api: &Api, large: Pattern, etag: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_stays_bounded_with_a_large_file_workers_and_stalled_clients() {
     let _turn = heavy().await;
-    let seed = seed();
     let server = Server::start();
+    stays_bounded(&server.endpoint()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_of_a_gateway_stays_bounded_in_a_cluster() {
+    let _turn = heavy().await;
+    let mut cluster = Cluster::start(Shape::USUAL).await;
+    let gateway = cluster.endpoint(0);
+    stays_bounded(&gateway).await;
+}
+
+async fn stays_bounded(server: &Endpoint) {
+    let seed = seed();
     let bytes = amount("HAY_BIG_BYTES", 512 * MIB, 4096 * MIB);
     let idle = server.memory_bytes("VmRSS");
 
-    let alone = run(&server, Pattern::new(seed, bytes), seed + 1).await;
+    let alone = run(server, Pattern::new(seed, bytes), seed + 1).await;
     server.api().delete("memory/large").await.ok();
     let peak_alone = server.memory_bytes("VmHWM");
 
     let since = Stopwatch::start();
-    let stalled = Stalled::connect(&server, STALLED);
-    let crowded = run(&server, Pattern::new(seed + 2, bytes), seed + 3).await;
+    let stalled = Stalled::connect(server, STALLED);
+    let crowded = run(server, Pattern::new(seed + 2, bytes), seed + 3).await;
     let held = stalled.still_open();
     let stalled_for = since.seconds();
-    let (_, buffered) = buffers(&server);
+    let (_, buffered) = buffers(server);
     let peak = server.memory_bytes("VmHWM");
 
     for (name, figures) in [("without stalled clients", &alone), ("with 500 stalled clients", &crowded)] {
@@ -113,7 +127,7 @@ async fn memory_stays_bounded_with_a_large_file_workers_and_stalled_clients() {
     let appeared = api.list_page("stalled", "").await;
     assert_eq!(appeared.status, 404, "of a body that never came to its end: {}", appeared.text());
     api.put("memory/after", "x").await.ok();
-    nothing_is_held(&server).await;
+    nothing_is_held(server).await;
 }
 
 /// A stream that halts after `at` bytes until it is told to go on.
@@ -171,11 +185,11 @@ async fn memory_what_stalls_while_others_work_goes_on_where_it_stopped() {
     );
     assert!(aside > 0.0, "nothing was set aside");
     assert!(done.iter().all(|n| *n > 0), "a worker was starved: {done:?}");
-    nothing_is_held(&server).await;
+    nothing_is_held(&server.endpoint()).await;
 }
 
 /// All memory and all files come back when the clients have gone.
-async fn nothing_is_held(server: &Server) {
+async fn nothing_is_held(server: &Endpoint) {
     let held = || buffers(server).0 as f64 + server.metrics().sum("hay_gateway_set_aside_bytes");
     for _ in 0..100 {
         if held() == 0.0 {
@@ -211,14 +225,14 @@ async fn memory_many_uploads_at_once_never_wait_for_each_other_for_ever() {
         assert!(
             ended.is_ok(),
             "round {round}: {UPLOADS} uploads did not end; buffers: {:?}",
-            buffers(&server)
+            buffers(&server.endpoint())
         );
     }
-    assert_eq!(buffers(&server).0, 0, "buffers are given back");
+    assert_eq!(buffers(&server.endpoint()).0, 0, "buffers are given back");
 }
 
 /// What the gateway's gauge says: held now, and at most.
-fn buffers(server: &Server) -> (u64, u64) {
+fn buffers(server: &Endpoint) -> (u64, u64) {
     let metrics = server.metrics();
     let of = |name: &str| metrics.sum(name) as u64;
     (of("hay_gateway_buffer_bytes"), of("hay_gateway_buffer_peak_bytes"))
@@ -232,7 +246,7 @@ async fn memory_readers_that_stall_hold_no_chunks() {
     server.api().put("large", large.bytes()).await.ok();
     server.api().delete("nothing").await;
     let before = server.memory_bytes("VmHWM");
-    let stalled = Stalled::reading(&server, STALLED, "large");
+    let stalled = Stalled::reading(&server.endpoint(), STALLED, "large");
     // While they all hang, everybody else is served.
     let workers = Workers::start(server.api(), 16, 99);
     tokio::time::sleep(Duration::from_secs(2)).await;

@@ -10,22 +10,23 @@ use futures::StreamExt;
 use hay_common::clock::SharedClock;
 use hay_common::error::Remedy;
 use hay_common::ids::VolumeId;
-use hay_common::limits::{HEARTBEAT_EVERY, HEARTBEAT_TIMEOUT, RPC_STREAM_DEPTH};
+use hay_common::limits::{HEARTBEAT_EVERY, HEARTBEAT_GONE, HEARTBEAT_VOLUMES_MAX, RPC_STREAM_DEPTH};
 use hay_common::random::SharedRandom;
 use hay_common::retry::RetryPolicy;
 use hay_proto::rpc::DynMaster;
 use tokio::sync::{mpsc, watch};
 
 use crate::grpc::heartbeat::{self as wire, Command, Report};
+use crate::orders::{Order, Orders};
 use crate::replicate::{Confirmation, Replication};
 use crate::server::{VolumeServerConfig, stopping};
-use crate::store::{Store, StoreError, VolumeInfo};
+use crate::store::{Store, VolumeInfo};
 
 /// Between two tries to reach a master. Without end: a volume server has nothing better to do.
 const RECONNECT: RetryPolicy = RetryPolicy {
     attempts_max: u32::MAX,
     pause_first: Duration::from_millis(50),
-    pause_max: Duration::from_secs(2),
+    pause_max: Duration::from_millis(500),
 };
 
 /// Why a stream to a master ended.
@@ -35,8 +36,10 @@ enum Ended {
     Refused(hay_common::error::Failure),
     #[error("the master closed the stream")]
     Closed,
-    #[error("the master did not answer for {} s", HEARTBEAT_TIMEOUT.as_secs())]
+    #[error("the master did not answer for {} s", HEARTBEAT_GONE.as_secs())]
     Silent,
+    #[error("this server has not done yet what the masters said before")]
+    Behind,
     #[error("this server stops")]
     Stopping,
 }
@@ -66,6 +69,7 @@ pub(crate) struct Heartbeat {
     config: VolumeServerConfig,
     store: Arc<Store>,
     replication: Arc<Replication>,
+    orders: Arc<Orders>,
     clock: SharedClock,
     random: SharedRandom,
     told: Told,
@@ -79,15 +83,15 @@ pub(crate) struct Heartbeat {
 impl Heartbeat {
     pub fn new(
         config: VolumeServerConfig,
-        store: Arc<Store>,
-        replication: Arc<Replication>,
+        own: (Arc<Store>, Arc<Replication>, Arc<Orders>),
         clock: SharedClock,
         random: SharedRandom,
         told: Told,
     ) -> Self {
+        let (store, replication, orders) = own;
         let instance = random.u128();
         let reported = HashMap::new();
-        Self { config, store, replication, clock, random, told, instance, sequence: 0, reported }
+        Self { config, store, replication, orders, clock, random, told, instance, sequence: 0, reported }
     }
 
     /// Until `stopped` says so.
@@ -115,125 +119,114 @@ impl Heartbeat {
 
     async fn stream(&mut self, master: &DynMaster, stopped: &mut watch::Receiver<bool>) -> Ended {
         let (reports, outgoing) = mpsc::channel(RPC_STREAM_DEPTH);
-        let first = self.report(true, &HashSet::new());
-        if reports.send(first).await.is_err() {
-            return Ended::Closed;
-        }
+        self.orders.begin();
+        let first = self.reports(true, &HashSet::new());
+        // Beside each other: a stream takes no more reports than it has room for before it is opened.
+        let opened = async { tokio::join!(send(&reports, first), wire::open(master, outgoing)) };
         let opened = tokio::select! {
             () = stopping(stopped) => return Ended::Stopping,
-            opened = wire::open(master, outgoing) => opened,
+            opened = opened => opened,
         };
         let mut commands = match opened {
-            Ok(commands) => commands,
-            Err(failure) => return Ended::Refused(failure),
+            (_, Err(failure)) => return Ended::Refused(failure),
+            (Err(ended), Ok(_)) => return ended,
+            (Ok(()), Ok(commands)) => commands,
         };
         let mut ticks = tokio::time::interval(HEARTBEAT_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut quiet_since = self.clock.monotonic();
-        let replication = self.replication.clone();
+        let (replication, orders) = (self.replication.clone(), self.orders.clone());
         loop {
-            let report = tokio::select! {
+            let due = tokio::select! {
+                // What has come before the clock: after a pause of this process both are there.
+                biased;
                 () = stopping(stopped) => return Ended::Stopping,
                 command = commands.next() => {
                     quiet_since = self.clock.monotonic();
                     match command {
                         None => return Ended::Closed,
                         Some(Err(failure)) => return Ended::Refused(failure),
-                        Some(Ok(command)) => self.obey(command, stopped).await,
+                        Some(Ok(command)) => match self.obey(command) {
+                            Ok(true) => self.reports(true, &HashSet::new()),
+                            Ok(false) => continue,
+                            Err(ended) => return ended,
+                        },
                     }
                 }
+                // A command is done, or a replica failed, or a volume is filled: the masters should not hear of it a
+                // second later.
+                named = orders.done() => self.reports(false, &named),
+                () = replication.news.notified() => self.reports(false, &HashSet::new()),
                 _ = ticks.tick() => {
-                    if self.clock.monotonic().saturating_sub(quiet_since) > HEARTBEAT_TIMEOUT {
+                    // Each report is answered. A master that is cut off or paused is not waited for as long as one waits
+                    // for a server: others may lead.
+                    if self.clock.monotonic().saturating_sub(quiet_since) > HEARTBEAT_GONE {
                         return Ended::Silent;
                     }
-                    Some(self.report(false, &HashSet::new()))
+                    self.reports(false, &HashSet::new())
                 }
-                // A replica failed, or a volume is filled: the masters should not hear of it a second later.
-                () = replication.news.notified() => Some(self.report(false, &HashSet::new())),
             };
-            if let Some(report) = report
-                && reports.send(report).await.is_err()
-            {
-                return Ended::Closed;
+            if let Err(ended) = send(&reports, due).await {
+                return ended;
             }
         }
     }
 
-    /// Does what a command says; gives what to report at once.
-    async fn obey(&mut self, command: Command, stopped: &watch::Receiver<bool>) -> Option<Report> {
+    /// Takes in what a command says; what needs the disk is done beside it. Gives whether everything is to be reported.
+    fn obey(&mut self, command: Command) -> Result<bool, Ended> {
         self.told.refused.send_if_modified(|refused| refused.take().is_some());
         self.told.heard.send_replace(Some(self.clock.monotonic()));
-        let volume = match command {
-            Command::Acknowledge => return None,
-            Command::FullReport => return Some(self.report(true, &HashSet::new())),
+        let order = match command {
+            Command::Acknowledge => return Ok(false),
+            Command::FullReport => return Ok(true),
             Command::Create { volume, epoch, class, members } => {
-                self.done(volume, "create", move |own| own.create(volume, epoch, class, &members)).await;
-                volume
+                Order::Create { volume, epoch, class, members }
             }
-            Command::Confirm(confirmations) => return self.confirm(confirmations).await,
-            Command::Fill(fill) => {
-                self.replication.fill(fill, stopped.clone());
-                return None;
-            }
-            Command::Seal { volume, epoch } => {
-                self.done(volume, "seal", move |own| own.store().seal(volume, epoch)).await;
-                volume
+            Command::Seal { volume, epoch } => Order::Seal { volume, epoch },
+            Command::Fill(fill) => Order::Fill(fill),
+            Command::Confirm(confirmations) => {
+                let left: Vec<Confirmation> =
+                    confirmations.into_iter().filter(|said| self.replication.hear(said)).collect();
+                if !left.is_empty() && self.orders.give(Order::Confirm(left)).is_err() {
+                    // Nobody says it twice, but to a stream that begins.
+                    return Err(Ended::Behind);
+                }
+                return Ok(false);
             }
         };
-        Some(self.report(false, &HashSet::from([volume])))
-    }
-
-    /// Takes in what the map says; gives the volumes that it changed here.
-    async fn confirm(&mut self, confirmations: Vec<Confirmation>) -> Option<Report> {
-        let replication = self.replication.clone();
-        // A volume that was sealed while this server was away takes its epoch now, durably.
-        let taken = self.store.blocking(move || {
-            for confirmation in &confirmations {
-                if let Err(error) = replication.confirm(confirmation) {
-                    let volume = confirmation.volume;
-                    tracing::error!(%volume, %error, "what the map says of the volume could not be done");
-                }
-            }
-        });
-        if taken.await.is_err() {
-            tracing::error!("taking in what the map says met a fault in the program");
+        if self.orders.give(order).is_err() {
+            tracing::warn!(
+                "more commands wait than this server may have before it; the master says this one again"
+            );
         }
-        let report = self.report(false, &HashSet::new());
-        (!report.volumes.is_empty()).then_some(report)
+        Ok(false)
     }
 
-    async fn done(
-        &self,
-        volume: VolumeId,
-        what: &'static str,
-        work: impl FnOnce(&Replication) -> Result<(), StoreError> + Send + 'static,
-    ) {
-        let replication = self.replication.clone();
-        match self.store.blocking(move || work(&replication)).await {
-            Ok(Ok(())) => tracing::info!(%volume, what, "done as a master said"),
-            // The report that follows shows that it was not done; the master says it again.
-            Ok(Err(error)) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                tracing::error!(%volume, what, %error, cause, "a master's command failed");
-            }
-            Err(_) => tracing::error!(%volume, what, "a master's command met a fault in the program"),
-        }
-    }
-
-    /// All volumes, or those that have changed and those in `named`.
-    fn report(&mut self, full: bool, named: &HashSet<VolumeId>) -> Report {
+    /// All volumes, or those that have changed and those in `named`: in as many messages as they need. Of a full report the
+    /// first says that it is one, and each that is full of volumes that others follow.
+    fn reports(&mut self, full: bool, named: &HashSet<VolumeId>) -> Vec<Report> {
         let infos = self.replication.infos();
         let digest = hay_common::model::volumes_digest(infos.iter().map(|i| (i.id, i.epoch, i.state)));
         let removed = if full { Vec::new() } else { self.gone(&infos) };
         let volumes = infos.iter().filter_map(|info| {
             let before = self.reported.get(&info.id);
             let is_due = full || named.contains(&info.id) || before != Some(info);
-            // The store counts since the volume was opened, a report since the last one.
+            // The store counts since its start, a report since the last one.
             let reads = info.reads.saturating_sub(before.map_or(0, |b| b.reads));
             is_due.then(|| VolumeInfo { reads, ..info.clone() })
         });
         let volumes = volumes.collect();
         self.reported = infos.into_iter().map(|info| (info.id, info)).collect();
+        let parts = parts(volumes, HEARTBEAT_VOLUMES_MAX).into_iter().enumerate();
+        let mut reports: Vec<Report> =
+            parts.map(|(n, part)| self.message(full && n == 0, part, digest)).collect();
+        if let Some(last) = reports.last_mut() {
+            last.removed = removed;
+        }
+        reports
+    }
+
+    fn message(&mut self, full: bool, volumes: Vec<VolumeInfo>, digest: u64) -> Report {
         self.sequence += 1;
         Report {
             full,
@@ -244,7 +237,7 @@ impl Heartbeat {
             zone: self.config.zone.clone(),
             tier: self.config.tier.clone(),
             volumes,
-            removed,
+            removed: Vec::new(),
             space: self.store.space(),
             digest,
             sequence: self.sequence,
@@ -252,8 +245,48 @@ impl Heartbeat {
         }
     }
 
+    /// Those that are not there any more.
     fn gone(&self, infos: &[VolumeInfo]) -> Vec<VolumeId> {
         let there: HashSet<VolumeId> = infos.iter().map(|i| i.id).collect();
         self.reported.keys().copied().filter(|id| !there.contains(id)).collect()
+    }
+}
+
+/// Parts of at most `max`. The last has fewer: that is how a master knows it.
+fn parts<T>(mut all: Vec<T>, max: usize) -> Vec<Vec<T>> {
+    let mut parts = Vec::with_capacity(1);
+    loop {
+        let rest = all.split_off(all.len().min(max));
+        let part = std::mem::replace(&mut all, rest);
+        let is_last = part.len() < max;
+        parts.push(part);
+        if is_last {
+            return parts;
+        }
+    }
+}
+
+/// To a master that takes them, each in its time.
+async fn send(reports: &mpsc::Sender<Report>, due: Vec<Report>) -> Result<(), Ended> {
+    for report in due {
+        match tokio::time::timeout(HEARTBEAT_GONE, reports.send(report)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(Ended::Closed),
+            Err(_) => return Err(Ended::Silent),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parts;
+
+    #[test]
+    fn the_last_part_is_the_one_that_is_not_full() {
+        assert_eq!(parts(Vec::<u8>::new(), 3), [[0; 0]]);
+        assert_eq!(parts(vec![1, 2], 3), [vec![1, 2]]);
+        assert_eq!(parts(vec![1, 2, 3], 3), [vec![1, 2, 3], vec![]]);
+        assert_eq!(parts(vec![1, 2, 3, 4, 5, 6, 7], 3), [vec![1, 2, 3], vec![4, 5, 6], vec![7]]);
     }
 }

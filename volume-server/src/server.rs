@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::heartbeat::{Heartbeat, Told};
+use crate::orders::Orders;
 use crate::replicate::Replication;
 use crate::store::{Store, StoreConfig, StoreError};
 
@@ -85,6 +86,8 @@ pub struct VolumeServer {
     /// Why the masters refuse this server, where they do.
     refused: watch::Receiver<Option<String>>,
     stop: watch::Sender<bool>,
+    /// A task that must go on until the server stops has ended.
+    ended: watch::Receiver<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -105,12 +108,15 @@ impl VolumeServer {
         let (refuses, refused) = watch::channel(None);
         let replication = Replication::new(store.clone(), peers(store.node()), clock.clone(), heard.clone());
         let told = Told { heard: hears, refused: refuses };
-        let heartbeat =
-            Heartbeat::new(config, store.clone(), replication.clone(), clock.clone(), random, told);
+        let orders = Orders::new(replication.clone());
+        let own = (store.clone(), replication.clone(), orders.clone());
+        let heartbeat = Heartbeat::new(config, own, clock.clone(), random, told);
         let master = master(store.node());
+        let (ends, ended) = watch::channel(false);
         let tasks = vec![
-            tokio::spawn(heartbeat.run(master, stopped.clone())),
-            tokio::spawn(watch_space(store.clone(), stopped)),
+            spawn(&ends, heartbeat.run(master, stopped.clone())),
+            spawn(&ends, orders.run(stopped.clone())),
+            spawn(&ends, watch_space(store.clone(), stopped)),
         ];
         Ok(Arc::new(Self {
             store,
@@ -124,6 +130,7 @@ impl VolumeServer {
             heard,
             refused,
             stop,
+            ended,
             tasks: Mutex::new(tasks),
         }))
     }
@@ -143,6 +150,9 @@ impl VolumeServer {
     /// # Errors
     /// Says what it lacks.
     pub fn ready(&self) -> Result<(), String> {
+        if *self.ended.borrow() {
+            return Err("a task of this server has ended".to_owned());
+        }
         if let Some(reason) = &*self.refused.borrow() {
             return Err(format!("the masters refuse this server: {reason}"));
         }
@@ -155,6 +165,16 @@ impl VolumeServer {
             return Err("the disk is full up to its reserve".to_owned());
         }
         Ok(())
+    }
+
+    /// Resolves when the server can't do its work any more, because one of its tasks has ended: by a fault, or because it
+    /// was told to stop. Without its heartbeat it would look dead to the masters and serve on for ever.
+    pub fn gone(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut ended = self.ended.clone();
+        async move {
+            // Without senders all have ended.
+            let _ = ended.wait_for(|ended| *ended).await;
+        }
     }
 
     /// Stops reporting, finishes the appends that wait, syncs and writes checkpoints. Repeatable.
@@ -172,6 +192,21 @@ impl VolumeServer {
             tracing::error!("closing the volumes failed; the next start recovers them");
         }
     }
+}
+
+/// A task whose end is told, however it ends.
+fn spawn(ends: &watch::Sender<bool>, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    struct Ends(watch::Sender<bool>);
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            self.0.send_replace(true);
+        }
+    }
+    let ends = Ends(ends.clone());
+    tokio::spawn(async move {
+        let _ends = ends;
+        task.await;
+    })
 }
 
 async fn watch_space(store: Arc<Store>, mut stopped: watch::Receiver<bool>) {

@@ -7,14 +7,14 @@ use hay_common::clock::SharedClock;
 use hay_common::random::SharedRandom;
 
 use crate::api::{ApiError, Client};
-use crate::config::{self, Sources};
+use crate::config::{self, Sources, Target};
 use crate::flags::WaitArgs;
 use crate::output::Output;
 use crate::stop::{Exit, Stop};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Waits until the server can do its work. Its credentials may still have to be written.
+/// Waits until the server, or each of several, can do its work. Its credentials may still have to be written.
 pub async fn wait(
     args: WaitArgs,
     sources: Sources,
@@ -60,13 +60,17 @@ async fn look(sources: &Sources, random: &SharedRandom) -> Result<String, Look> 
         }
         Err(error) => return Err(Look::Never(error.into())),
     };
-    let client = Client::new(target, random.clone()).map_err(|error| Look::Never(error.into()))?;
-    match client.ready().await {
-        Ok(()) => Ok(client.server().to_owned()),
-        // Something else listens there.
-        Err(error @ ApiError::Refused { status: 404, .. }) => Err(Look::Never(error.into())),
-        Err(error) => Err(Look::NotYet(Stop { exit: Exit::Unreachable, ..error.into() })),
+    for server in &target.servers {
+        let one = Target { servers: vec![server.clone()], ..target.clone() };
+        let client = Client::new(one, random.clone()).map_err(|error| Look::Never(error.into()))?;
+        match client.ready().await {
+            Ok(()) => {}
+            // Something else listens there.
+            Err(error @ ApiError::Refused { status: 404, .. }) => return Err(Look::Never(error.into())),
+            Err(error) => return Err(Look::NotYet(Stop { exit: Exit::Unreachable, ..error.into() })),
+        }
     }
+    Ok(target.servers.join(", "))
 }
 
 /// Whether a process is there and not only waiting to be collected by its parent.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,16 +12,17 @@ use hay_common::ids::ContentHash;
 use hay_common::limits;
 use hay_common::random::SharedRandom;
 use hay_common::retry::RetryPolicy;
-use http::Method;
 use http::header::{
     AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, IF_NONE_MATCH, LAST_MODIFIED,
 };
+use http::{Method, StatusCode};
 use reqwest::{RequestBuilder, Response};
 
 use super::answer::{EntryType, Listing, Stat};
 use super::body::PieceBody;
 use super::error::ApiError;
 use super::routes;
+use super::servers::Servers;
 use crate::config::Target;
 use crate::remote::RemotePath;
 
@@ -45,7 +47,7 @@ const META_PREFIX: &str = "x-haystore-meta-";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const TYPE: &str = "x-haystore-type";
 
-/// A connection pool to one server, as one principal. Cheap to clone.
+/// A connection pool to one server, or to several that do the same, as one principal. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
@@ -54,6 +56,7 @@ pub struct Client {
 struct Inner {
     http: reqwest::Client,
     target: Target,
+    servers: Arc<Servers>,
     random: SharedRandom,
     /// How long a server that has a request may say nothing, and take nothing of a body that is there.
     patience: Duration,
@@ -93,21 +96,26 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("hay/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|error| ApiError::Connection { server: target.server.clone(), cause: causes(&error) })?;
-        Ok(Self { inner: Arc::new(Inner { http, target, random, patience: SMALL_TIMEOUT }) })
+            .map_err(|error| ApiError::Connection {
+                server: target.servers.join(", "),
+                cause: causes(&error),
+            })?;
+        let servers = Arc::new(Servers::new(target.servers.clone()));
+        Ok(Self { inner: Arc::new(Inner { http, target, servers, random, patience: SMALL_TIMEOUT }) })
     }
 
     /// The same with less patience.
     #[cfg(test)]
     pub(crate) fn with_patience(self, patience: Duration) -> Self {
-        let Inner { http, target, random, .. } = self.inner.as_ref();
-        let inner = Inner { http: http.clone(), target: target.clone(), random: random.clone(), patience };
+        let Inner { http, target, servers, random, .. } = self.inner.as_ref();
+        let (servers, random) = (servers.clone(), random.clone());
+        let inner = Inner { http: http.clone(), target: target.clone(), servers, random, patience };
         Self { inner: Arc::new(inner) }
     }
 
-    /// The server's address.
+    /// The address of the server that is asked.
     pub fn server(&self) -> &str {
-        &self.inner.target.server
+        self.inner.servers.current()
     }
 
     /// Whom it talks to, and as whom.
@@ -125,10 +133,7 @@ impl Client {
         let token = format!("Bearer {}", self.inner.target.token.reveal());
         let mut value = http::HeaderValue::try_from(token).unwrap_or(http::HeaderValue::from_static(""));
         value.set_sensitive(true);
-        self.inner
-            .http
-            .request(method, format!("{}{route}", self.inner.target.server))
-            .header(AUTHORIZATION, value)
+        self.inner.http.request(method, format!("{}{route}", self.server())).header(AUTHORIZATION, value)
     }
 
     /// Sends, and turns an error status into an error.
@@ -137,6 +142,9 @@ impl Client {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            self.inner.servers.leave(response.url());
         }
         let body = self.body(response, ERROR_BYTES_MAX).await.unwrap_or_default();
         Err(ApiError::from_body(status.as_u16(), &body))
@@ -156,12 +164,24 @@ impl Client {
     }
 
     fn silent(&self) -> ApiError {
-        ApiError::Connection { server: self.server().to_owned(), cause: "it does not answer".into() }
+        self.broken("it does not answer".into())
     }
 
-    /// A connection that broke.
+    /// The server that is asked can't be relied on: the next one is asked from now on.
+    pub(super) fn broken(&self, cause: String) -> ApiError {
+        let server = self.server().to_owned();
+        self.inner.servers.leave_current();
+        ApiError::Connection { server, cause }
+    }
+
+    /// A connection that broke: the next server is asked from now on.
     pub(super) fn lost(&self, error: &reqwest::Error) -> ApiError {
-        ApiError::Connection { server: self.server().to_owned(), cause: causes(error) }
+        let server = self.server().to_owned();
+        match error.url() {
+            Some(url) => self.inner.servers.leave(url),
+            None => self.inner.servers.leave_current(),
+        }
+        ApiError::Connection { server, cause: causes(error) }
     }
 
     async fn body(&self, mut response: Response, bytes_max: usize) -> Result<Vec<u8>, ApiError> {
@@ -378,6 +398,19 @@ impl Client {
         self.json(Method::POST, &format!("{}/{id}/repair?dry_run={dry_run}", routes::VOLUMES)).await
     }
 
+    /// Adds or removes a master, or says what that would do.
+    ///
+    /// # Errors
+    /// What the server or the connection says, after the retries.
+    pub async fn masters_change(
+        &self,
+        change: &str,
+        name: &str,
+        dry_run: bool,
+    ) -> Result<serde_json::Value, ApiError> {
+        self.json(Method::POST, &routes::masters(change, name, dry_run)).await
+    }
+
     /// Bytes and objects of the tenant.
     ///
     /// # Errors
@@ -392,6 +425,18 @@ impl Client {
     /// What the server or the connection says.
     pub async fn ready(&self) -> Result<(), ApiError> {
         self.send(self.request(Method::GET, routes::READY).timeout(CONNECT_TIMEOUT)).await.map(drop)
+    }
+
+    /// The figures of another process of the cluster, on its operations port.
+    ///
+    /// # Errors
+    /// What the connection says.
+    pub async fn metrics_at(&self, operations: SocketAddr) -> Result<String, ApiError> {
+        // Without the token: it is nothing to a port that asks for none.
+        let request = self.inner.http.get(format!("http://{operations}{}", routes::METRICS));
+        let response = self.send(request.timeout(CONNECT_TIMEOUT)).await?;
+        let body = self.body(response, JSON_BYTES_MAX).await?;
+        Ok(String::from_utf8_lossy(&body).into_owned())
     }
 
     /// The figures of `/metrics`, asked once.

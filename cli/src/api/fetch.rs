@@ -84,12 +84,11 @@ impl Client {
         progress.etag = Some(etag);
         progress.size = Some(size);
         while progress.done < size {
-            let next = tokio::time::timeout(STALL_MAX, response.chunk()).await.map_err(|_| {
-                ApiError::Connection { server: self.server().to_owned(), cause: "the stream stalled".into() }
-            })?;
-            let piece = next.map_err(|error| self.lost(&error))?.ok_or_else(|| ApiError::Connection {
-                server: self.server().to_owned(),
-                cause: format!("{} ended after {} of {size} bytes", path.shown(), progress.done),
+            let next = tokio::time::timeout(STALL_MAX, response.chunk())
+                .await
+                .map_err(|_| self.broken("the stream stalled".into()))?;
+            let piece = next.map_err(|error| self.lost(&error))?.ok_or_else(|| {
+                self.broken(format!("{} ended after {} of {size} bytes", path.shown(), progress.done))
             })?;
             progress.done += piece.len() as u64;
             if progress.done > size {

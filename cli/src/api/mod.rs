@@ -8,6 +8,7 @@ mod fetch;
 mod routes;
 #[cfg(test)]
 pub(crate) mod scripted;
+mod servers;
 #[cfg(test)]
 mod tests;
 

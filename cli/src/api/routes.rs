@@ -25,6 +25,11 @@ pub fn list(directory: &RemotePath, recursive: bool, limit: usize, after: Option
 pub const CLUSTER: &str = "/api/nfs/cluster";
 /// All volumes, paged by `after`.
 pub const VOLUMES: &str = "/api/nfs/volumes";
+/// A change of the masters: `add` or `remove`.
+pub fn masters(change: &str, name: &str, dry_run: bool) -> String {
+    format!("/api/nfs/masters/{change}?master={}&dry_run={dry_run}", encode_query(name))
+}
+
 /// Bytes and objects of the tenant.
 pub const USAGE: &str = "/api/nfs/usage";
 /// Whether every role can do its work.

@@ -63,7 +63,7 @@ pub(crate) async fn play(script: Vec<Act>) -> (Client, Log) {
             perform(stream, act, &seen).await;
         }
     });
-    let target = Target { server, token: Token::new("hay_test"), credentials: None };
+    let target = Target { servers: vec![server], token: Token::new("hay_test"), credentials: None };
     (Client::new(target, SeededRandom::shared(11)).unwrap(), log)
 }
 

@@ -24,9 +24,12 @@ pub struct ModeReport {
     pub max_us: f64,
     /// The median over the pairs of work to floor, both in operations a second.
     pub floor_ratio: Option<f64>,
-    /// Large reads: the same against a bare gRPC stream.
+    /// Large objects: the same against a bare gRPC stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grpc_stream_ratio: Option<f64>,
+    /// Small ones: the same against two bare gRPC calls for a read, three for a write.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc_calls_ratio: Option<f64>,
     /// Operations in the kept slices.
     pub ops: u64,
     /// Pairs that were kept.
@@ -37,8 +40,11 @@ pub struct ModeReport {
     pub steal_percent_median: Option<f64>,
     /// And the worst.
     pub steal_percent_max: Option<f64>,
-    /// CPU of the server for each operation.
+    /// CPU of the server for each operation, with all other processes of the cluster that were named.
     pub server_cpu_us_per_op: Option<f64>,
+    /// … of each process, the gateway first, where others were named.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<RoleReport>,
     /// What shared a sync of the metadata log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commands_per_sync: Option<f64>,
@@ -55,10 +61,19 @@ pub struct ModeReport {
     pub floors: Vec<FloorReport>,
 }
 
+/// One process of a cluster.
+#[derive(Debug, Clone, Serialize)]
+pub struct RoleReport {
+    /// Its name.
+    pub name: String,
+    /// CPU for each operation of the whole.
+    pub cpu_us_per_op: Option<f64>,
+}
+
 /// One floor's figures.
 #[derive(Debug, Clone, Serialize)]
 pub struct FloorReport {
-    /// `http`, `sync` or `grpc`.
+    /// `http`, `sync`, `grpc` (a stream) or `calls`.
     pub name: &'static str,
     /// The median of its slices.
     pub ops_per_s: Option<f64>,
@@ -120,8 +135,10 @@ pub struct Sums {
     pub ops: u64,
     /// Seconds.
     pub seconds: f64,
-    /// CPU seconds of the server; absent where it does not tell.
+    /// CPU seconds of the server and the other processes; absent where they do not tell.
     pub cpu_s: Option<f64>,
+    /// CPU seconds of each, the server's first.
+    pub roles: Vec<Option<f64>>,
     /// What the metadata log wrote.
     pub log: Option<PerSync>,
     /// What the volumes wrote.
@@ -171,8 +188,10 @@ pub struct FloorSums {
     pub cpu_s: Option<f64>,
 }
 
-/// The name of the floor that is told apart: a comparison beside the floor.
+/// The names of the floors that are told apart: comparisons beside the floor.
 pub const GRPC: &str = "grpc";
+/// See [`GRPC`].
+pub const CALLS: &str = "calls";
 
 /// Puts a mode's figures together.
 pub fn mode_report(
@@ -206,13 +225,15 @@ pub fn mode_report(
         p999_us: us(0.999),
         max_us: latency.max() as f64 / 1_000.0,
         floor_ratio: slower_floor_ratio(&floors),
-        grpc_stream_ratio: floors.iter().find(|floor| floor.name == GRPC).and_then(|floor| floor.ratio),
+        grpc_stream_ratio: ratio_of(&floors, GRPC),
+        grpc_calls_ratio: ratio_of(&floors, CALLS),
         ops: sums.ops,
         pairs: pairs.len(),
         pairs_repeated: repeated,
         steal_percent_median: median(pairs.iter().map(|pair| pair.steal_percent)),
         steal_percent_max: pairs.iter().map(|pair| pair.steal_percent).reduce(f64::max),
         server_cpu_us_per_op: sums.cpu_s.and_then(|cpu| per(cpu * 1e6, sums.ops as f64)),
+        roles: Vec::new(),
         commands_per_sync: sums.log.and_then(PerSync::items_each),
         log_bytes_per_sync: sums.log.and_then(PerSync::bytes_each),
         appends_per_sync: sums.volumes.and_then(PerSync::items_each),
@@ -221,10 +242,21 @@ pub fn mode_report(
     }
 }
 
+fn ratio_of(floors: &[FloorReport], name: &str) -> Option<f64> {
+    floors.iter().find(|floor| floor.name == name).and_then(|floor| floor.ratio)
+}
+
+/// CPU of each process for each operation.
+pub fn role_reports<'a>(names: impl Iterator<Item = &'a str>, sums: &Sums) -> Vec<RoleReport> {
+    let cpu = |used: &Option<f64>| used.and_then(|cpu| per(cpu * 1e6, sums.ops as f64));
+    let role = |(name, used): (&str, _)| RoleReport { name: name.to_owned(), cpu_us_per_op: cpu(used) };
+    names.zip(&sums.roles).map(role).collect()
+}
+
 /// The ratio to the floor that is the slower one over the whole run: which it is must not change from pair to pair,
 /// or noise alone would choose the kinder one.
 fn slower_floor_ratio(floors: &[FloorReport]) -> Option<f64> {
-    let floors = floors.iter().filter(|floor| floor.name != GRPC);
+    let floors = floors.iter().filter(|floor| ![GRPC, CALLS].contains(&floor.name));
     let slower =
         floors.min_by(|a, b| a.ops_per_s.unwrap_or(f64::MAX).total_cmp(&b.ops_per_s.unwrap_or(f64::MAX)))?;
     slower.ratio
@@ -270,6 +302,9 @@ fn print_mode(out: Output, name: &str, mode: &ModeReport) -> std::io::Result<()>
         mode.p50_us, mode.p99_us, mode.p999_us, mode.max_us
     ))?;
     out.line(format_args!("        server   {} CPU µs per operation", number(mode.server_cpu_us_per_op, 1)))?;
+    for role in &mode.roles {
+        out.line(format_args!("                 {} {}", number(role.cpu_us_per_op, 1), role.name))?;
+    }
     if mode.commands_per_sync.is_some() || mode.appends_per_sync.is_some() {
         out.line(format_args!(
             "        syncs    log: {} commands, {} bytes each; volumes: {} needles, {} bytes each",
@@ -316,6 +351,7 @@ mod tests {
             ops: 1_000,
             seconds: 2.0,
             cpu_s: Some(0.05),
+            roles: vec![Some(0.04), Some(0.01), None],
             log: PerSync::new(Some(900.0), None, Some(100.0)),
             volumes: PerSync::new(Some(1_000.0), Some(4_096_000.0), Some(125.0)),
         };
@@ -341,8 +377,9 @@ mod tests {
     #[test]
     fn a_grpc_stream_stands_beside_the_floor() {
         let pairs = [pair(4.0, &[10.0, 5.0])];
-        let report = report(&pairs, &[floor("http"), floor(GRPC)]);
-        assert_eq!((report.floor_ratio, report.grpc_stream_ratio), (Some(0.4), Some(0.8)));
+        let against = |name| report(&pairs, &[floor("http"), floor(name)]);
+        assert_eq!((against(GRPC).floor_ratio, against(GRPC).grpc_stream_ratio), (Some(0.4), Some(0.8)));
+        assert_eq!((against(CALLS).floor_ratio, against(CALLS).grpc_calls_ratio), (Some(0.4), Some(0.8)));
     }
 
     #[test]
@@ -353,6 +390,14 @@ mod tests {
         assert_eq!((report.commands_per_sync, report.appends_per_sync), (Some(9.0), Some(8.0)));
         assert_eq!(report.bytes_per_sync, Some(32_768.0));
         assert_eq!(report.floors[0].cpu_us_per_op, Some(20.0));
+    }
+
+    #[test]
+    fn every_process_of_a_cluster_has_its_share() {
+        let sums = Sums { ops: 1_000, roles: vec![Some(0.04), None], ..Sums::default() };
+        let roles = role_reports(["gateway", "filer"].into_iter(), &sums);
+        let shares: Vec<_> = roles.iter().map(|role| (role.name.as_str(), role.cpu_us_per_op)).collect();
+        assert_eq!(shares, [("gateway", Some(40.0)), ("filer", None)]);
     }
 
     #[test]

@@ -14,13 +14,13 @@ use serde_json::Value;
 
 use super::content::Contents;
 use super::floor::{Floor, FloorError};
-use super::grpc::GrpcLoad;
+use super::grpc::{CALL_BYTES_MAX, Exchange, GrpcLoad};
 use super::http::{Ask, HttpLoad, Reads};
 use super::load::{self, Extent, Load, LoadError, Slice};
 use super::metrics::{Scrape, names};
 use super::pairs::{Course, Verdict};
 use super::procfs::MachineTime;
-use super::report::{self, FloorSums, GRPC, ModeReport, Pair, PerSync, Report, ServerReport, Sums};
+use super::report::{self, CALLS, FloorSums, GRPC, ModeReport, Pair, PerSync, Report, ServerReport, Sums};
 use crate::api::Client;
 use crate::config::Target;
 use crate::flags::{BenchArgs, FloorArgs, FloorKind, Mode};
@@ -32,7 +32,7 @@ use crate::stop::{Exit, Stop};
 const SLICE_MAX: Duration = Duration::from_secs(5);
 /// A floor slice is never shorter, or starting it would be most of it.
 const FLOOR_SLICE_MIN: Duration = Duration::from_millis(500);
-/// Reads of this size and more are compared with a gRPC stream too.
+/// Objects of this size and more are compared with a gRPC stream too.
 const LARGE_BYTES: u64 = 8 << 20;
 
 impl From<LoadError> for Stop {
@@ -188,7 +188,8 @@ impl<'a> Bench<'a> {
             cpu_s = add(cpu_s, sums.cpu_s);
             read = Some(report);
         }
-        let peak = self.scrape().and_then(|scrape| scrape.get(names::PEAK_RSS_BYTES));
+        let peak =
+            self.scrapes().first().cloned().flatten().and_then(|scrape| scrape.get(names::PEAK_RSS_BYTES));
         Ok(Report {
             write,
             read,
@@ -240,18 +241,27 @@ impl<'a> Bench<'a> {
 
     fn measure_writes(&self, stored: &mut u64) -> Result<(ModeReport, Sums), Stop> {
         let mut floors = vec![self.http_floor(Ask::Write)?, RunningFloor::Sync(self.floor(FloorKind::Sync)?)];
+        floors.extend(self.grpc_floor(Exchange::WriteCalls, Exchange::WriteStream)?);
         self.run_pairs("write", &self.load(Ask::Write), &mut floors, stored)
     }
 
     fn measure_reads(&self, stored: u64) -> Result<(ModeReport, Sums), Stop> {
         let mut floors = vec![self.http_floor(Ask::Read(Reads::First))?];
-        if self.args.size >= LARGE_BYTES {
-            let floor = self.floor(FloorKind::Grpc)?;
-            let load = GrpcLoad::new(floor.address()?, self.contents.clone());
-            floors.push(RunningFloor::Grpc(floor, load));
-        }
+        floors.extend(self.grpc_floor(Exchange::ReadCalls, Exchange::ReadStream)?);
         let work = self.load(Ask::Read(Reads::Stored { stored, seed: self.seed }));
         self.run_pairs("read", &work, &mut floors, &mut 0)
+    }
+
+    /// What the same costs that Haystore does inside, in bare gRPC; between the sizes it does neither.
+    fn grpc_floor(&self, small: Exchange, large: Exchange) -> Result<Option<RunningFloor>, Stop> {
+        let (name, exchange) = match self.args.size {
+            ..=CALL_BYTES_MAX => (CALLS, small),
+            LARGE_BYTES.. => (GRPC, large),
+            _ => return Ok(None),
+        };
+        let floor = self.floor(FloorKind::Grpc)?;
+        let load = GrpcLoad::new(floor.address()?, self.contents.clone(), exchange);
+        Ok(Some(RunningFloor::Grpc(name, floor, load)))
     }
 
     /// Stores what reads need and is not there yet.
@@ -309,7 +319,12 @@ impl<'a> Bench<'a> {
             measuring.keep(pair, &slice, sums)?;
         }
         let Measuring { pairs, sums, floors, latency } = measuring;
-        let report = report::mode_report(self.args.size, &pairs, course.repeated(), &sums, &floors, &latency);
+        let mut report =
+            report::mode_report(self.args.size, &pairs, course.repeated(), &sums, &floors, &latency);
+        if !self.args.role.is_empty() {
+            let others = self.args.role.iter().map(|role| role.name.as_str());
+            report.roles = report::role_reports(std::iter::once("gateway").chain(others), &sums);
+        }
         Ok((report, sums))
     }
 
@@ -335,15 +350,22 @@ impl<'a> Bench<'a> {
         quota: u64,
         time: Duration,
     ) -> Result<(Slice, Sums), Stop> {
-        let before = self.scrape();
+        let before = self.scrapes();
         let slice = self.slice(work, from, quota, time)?;
         let mut sums = Sums { ops: slice.ops, seconds: slice.elapsed.as_secs_f64(), ..Sums::default() };
-        if let (Some(before), Some(after)) = (before, self.scrape()) {
-            let since = |name| after.since(&before, name);
-            sums.cpu_s = since(names::CPU_SECONDS);
-            sums.log = PerSync::new(since(names::COMMANDS), since(names::LOG_BYTES), since(names::LOG_SYNCS));
-            sums.volumes =
+        for (before, after) in before.iter().zip(&self.scrapes()) {
+            let (Some(before), Some(after)) = (before, after) else {
+                sums.roles.push(None);
+                continue;
+            };
+            let since = |name| after.since(before, name);
+            sums.roles.push(since(names::CPU_SECONDS));
+            sums.cpu_s = add(sums.cpu_s, since(names::CPU_SECONDS));
+            let log = PerSync::new(since(names::COMMANDS), since(names::LOG_BYTES), since(names::LOG_SYNCS));
+            sums.log = PerSync::add(sums.log, log);
+            let volumes =
                 PerSync::new(since(names::APPENDS), since(names::APPEND_BYTES), since(names::APPEND_SYNCS));
+            sums.volumes = PerSync::add(sums.volumes, volumes);
         }
         Ok((slice, sums))
     }
@@ -387,7 +409,7 @@ impl<'a> Bench<'a> {
                 let slice = self.slice(load, 0, u64::MAX, time)?;
                 (slice.ops, slice.rate())
             }
-            RunningFloor::Grpc(_, load) => {
+            RunningFloor::Grpc(_, _, load) => {
                 let slice = self.slice(load, 0, u64::MAX, time)?;
                 (slice.ops, slice.rate())
             }
@@ -398,8 +420,16 @@ impl<'a> Bench<'a> {
         })
     }
 
-    fn scrape(&self) -> Option<Scrape> {
-        self.runtime.block_on(self.client.metrics()).ok().map(|text| Scrape::parse(&text))
+    /// What the server tells, and each other process that was named.
+    fn scrapes(&self) -> Vec<Option<Scrape>> {
+        let parse = |text: Result<String, _>| text.ok().map(|text: String| Scrape::parse(&text));
+        self.runtime.block_on(async {
+            let mut scrapes = vec![parse(self.client.metrics().await)];
+            for role in &self.args.role {
+                scrapes.push(parse(self.client.metrics_at(role.operations).await));
+            }
+            scrapes
+        })
     }
 
     fn clean_up(&self) {
@@ -423,6 +453,10 @@ impl Measuring {
         self.sums.ops += sums.ops;
         self.sums.seconds += sums.seconds;
         self.sums.cpu_s = add(self.sums.cpu_s, sums.cpu_s);
+        self.sums.roles.resize(sums.roles.len(), None);
+        for (so_far, more) in self.sums.roles.iter_mut().zip(sums.roles) {
+            *so_far = add(*so_far, more);
+        }
         self.sums.log = PerSync::add(self.sums.log, sums.log);
         self.sums.volumes = PerSync::add(self.sums.volumes, sums.volumes);
         Ok(())
@@ -432,7 +466,7 @@ impl Measuring {
 /// A floor with what is asked of it.
 enum RunningFloor {
     Http(Floor, HttpLoad),
-    Grpc(Floor, GrpcLoad),
+    Grpc(&'static str, Floor, GrpcLoad),
     Sync(Floor),
 }
 
@@ -440,14 +474,14 @@ impl RunningFloor {
     fn name(&self) -> &'static str {
         match self {
             Self::Http(..) => "http",
-            Self::Grpc(..) => GRPC,
+            Self::Grpc(name, ..) => name,
             Self::Sync(_) => "sync",
         }
     }
 
     fn process(&self) -> &Floor {
         match self {
-            Self::Http(floor, _) | Self::Grpc(floor, _) | Self::Sync(floor) => floor,
+            Self::Http(floor, _) | Self::Grpc(_, floor, _) | Self::Sync(floor) => floor,
         }
     }
 }
@@ -460,8 +494,11 @@ fn add(so_far: Option<f64>, more: Option<f64>) -> Option<f64> {
 }
 
 fn address_of(target: &Target) -> Result<SocketAddr, Stop> {
-    let unusable = || Stop::usage(format!("bench needs a server at http://HOST:PORT, not {}", target.server));
-    let url = reqwest::Url::parse(&target.server).map_err(|_| unusable())?;
+    let [server] = target.servers.as_slice() else {
+        return Err(Stop::usage("bench measures one server: name one of them with --server"));
+    };
+    let unusable = || Stop::usage(format!("bench needs a server at http://HOST:PORT, not {server}"));
+    let url = reqwest::Url::parse(server).map_err(|_| unusable())?;
     if url.scheme() != "http" {
         return Err(unusable());
     }

@@ -1,11 +1,12 @@
 //! `hay rm`.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, Write};
 
 use serde::Serialize;
 
 use super::stat::stat_either;
 use crate::api::EntryType;
+use crate::ask::is_confirmed;
 use crate::flags::RmArgs;
 use crate::output::shown;
 use crate::remote::RemotePath;
@@ -75,19 +76,9 @@ fn error(stop: &Stop) -> serde_json::Value {
 }
 
 fn confirmed(targets: &[(RemotePath, bool)]) -> Result<bool, Stop> {
-    if !io::stdin().is_terminal() {
-        return Err(Stop::usage(
-            "rm -r removes all that is in a directory, and there is no terminal to ask on: add --yes",
-        ));
-    }
     let names: Vec<String> = targets.iter().map(|(path, _)| path.shown()).collect();
-    // The question goes to stderr: stdout may be a file.
-    let mut stderr = io::stderr().lock();
-    write!(stderr, "Remove {} with all that is in it? [y/N] ", names.join(", "))?;
-    stderr.flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    let unasked = "rm -r removes all that is in a directory, and there is no terminal to ask on: add --yes";
+    is_confirmed(&format!("Remove {} with all that is in it?", names.join(", ")), unasked)
 }
 
 async fn dry_run(targets: &[(RemotePath, bool)], context: &Context) -> Result<Exit, Stop> {

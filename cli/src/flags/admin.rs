@@ -13,6 +13,44 @@ pub enum ClusterCommand {
     /// Masters, volume servers and metadata at a glance
     #[command(after_help = "Examples:\n  hay cluster status\n  hay cluster status --json | jq .nodes")]
     Status,
+    /// The masters: who leads, who votes, who follows
+    #[command(
+        after_help = "Examples:\n  hay cluster members\n  hay cluster members --json | jq '.masters[] | select(.voter)'"
+    )]
+    Members,
+    /// Give a master that follows a vote
+    #[command(after_help = "\
+Examples:
+  hay master --dir ./master-4 --listen 10.0.0.4:7000 --peers 10.0.0.1:7000,10.0.0.2:7000,10.0.0.3:7000 --cluster-key ./cluster.key
+  hay cluster add-master 10.0.0.4:7000
+
+A new master, or one that comes back with an empty directory, joins by itself and follows: it counts for nothing until it
+is added. It must have caught up first: `hay cluster members` says what it lacks.")]
+    AddMaster {
+        /// Its id, or its address
+        master: String,
+        /// Only say whether it could be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Take a master out of the cluster, for good
+    #[command(after_help = "\
+Examples:
+  hay cluster remove-master 10.0.0.2:7000 --dry-run
+  hay cluster remove-master 5410963128433151716 --yes
+
+Not done where those that are left would have no majority that answers. Add its successor first. What is removed must not
+be started again with its directory; with an empty one it joins as a new master.")]
+    RemoveMaster {
+        /// Its id, or its address
+        master: String,
+        /// Only say whether it could be done
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
     /// Make the key that all processes of a new cluster share
     #[command(after_help = "\
 Example:

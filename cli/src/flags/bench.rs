@@ -1,5 +1,6 @@
 //! Flags of `hay bench`.
 
+use std::net::SocketAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,14 +23,16 @@ pub enum Mode {
 #[command(after_help = "\
 Examples:
   hay bench --size 4KiB --count 100000 --concurrency 16
+  hay bench --role filer=127.0.0.1:7181 --role master-1=127.0.0.1:7151 --role volume-server-1=127.0.0.1:7161
   hay bench --size 64MiB --count 60 --concurrency 4 --json
 
 Work and floor alternate in slices of at most 5 s. The floors are what the same machine can do without a store, in the
 same run, with the same load client:
-  read   a bare HTTP server that answers the same sizes from memory; for large objects also a bare gRPC stream
-         (grpc_stream_ratio)
+  read   a bare HTTP server that answers the same sizes from memory
   write  the slower of a bare HTTP sink, and as many writers whose bytes are written and synced in groups into a
          prewritten file in --floor-dir
+  both   beside these, bare gRPC between two processes: two calls for a read and three for a write of up to 1 MiB
+         (grpc_calls_ratio), a stream from 8 MiB on (grpc_stream_ratio)
 The ratio is the median over the pairs; a pair during which the host took more than 10 % of the CPU time away (steal) is
 repeated. Objects are random, all different, and removed at the end unless --keep.")]
 pub struct BenchArgs {
@@ -60,9 +63,27 @@ pub struct BenchArgs {
     /// The stored directory for the objects. Default: a new one in the root
     #[arg(long, value_name = "PATH")]
     pub prefix: Option<String>,
+    /// The operations port of another process of the cluster: its CPU and its syncs count too
+    #[arg(long, value_name = "NAME=ADDR", value_parser = parse_role)]
+    pub role: Vec<NamedRole>,
     /// Leave the objects there
     #[arg(long)]
     pub keep: bool,
+}
+
+/// A process of a cluster and where it tells its figures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedRole {
+    /// What it is called in the report.
+    pub name: String,
+    /// Its `--operations`.
+    pub operations: SocketAddr,
+}
+
+fn parse_role(text: &str) -> Result<NamedRole, String> {
+    let bad = || format!("{text:?} is not NAME=ADDRESS, as in filer=127.0.0.1:7181");
+    let (name, operations) = text.split_once('=').ok_or_else(bad)?;
+    Ok(NamedRole { name: name.to_owned(), operations: operations.parse().map_err(|_| bad())? })
 }
 
 /// Which floor a process plays.
@@ -70,7 +91,7 @@ pub struct BenchArgs {
 pub enum FloorKind {
     /// A bare HTTP server: GET from memory, PUT into nothing.
     Http,
-    /// A bare gRPC server that streams from memory.
+    /// A bare gRPC server: calls and streams, from memory and into nothing.
     Grpc,
     /// Writers, pwrite and fdatasync in groups.
     Sync,

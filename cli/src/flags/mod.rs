@@ -51,7 +51,7 @@ pub struct Cli {
 /// Flags of all commands.
 #[derive(Clone, Args)]
 pub struct Global {
-    /// The server, as in http://127.0.0.1:8080
+    /// The server, as in http://127.0.0.1:8080; several gateways of one cluster with commas: where one fails the next is asked
     #[arg(long, global = true, env = "HAY_SERVER", value_name = "URL", help_heading = "Connection")]
     pub server: Option<String>,
     /// The bearer token. Better in HAY_TOKEN or a credentials file: others see command lines

@@ -7,7 +7,7 @@ use anyhow::Context;
 use hay_filer::{Filer, FilerConfig, FilerDeps, TokenHash};
 use hay_proto::rpc::{serve_filer, transport};
 
-use super::flags::{ProcessFlags, ServiceFlags};
+use super::flags::{ProcessFlags, ServiceFlags, StorageFlags};
 use super::listen::Port;
 use super::operations;
 use super::start::{Environment, run as run_role, until_stopped};
@@ -37,6 +37,9 @@ pub struct FilerArgs {
     /// Flags of the roles that are called.
     #[command(flatten)]
     pub service: ServiceFlags,
+    /// Flags of the roles that store.
+    #[command(flatten)]
+    pub storage: StorageFlags,
     /// Flags of every role.
     #[command(flatten)]
     pub process: ProcessFlags,
@@ -65,7 +68,7 @@ async fn serve(args: FilerArgs, env: Environment) -> anyhow::Result<()> {
         address: port.address.clone(),
         durability: args.service.durability.into(),
         cache_size_mb: args.cache_size_mb,
-        free_space_reserve_bytes: args.service.free_space_reserve,
+        free_space_reserve_bytes: args.storage.free_space_reserve,
         ..FilerConfig::new(directory.role(env.disk.as_ref(), "filer")?, env.key.cluster())
     };
     let deps = FilerDeps { disk: env.disk.clone(), clock: env.clock.clone(), random: env.random.clone() };
@@ -78,7 +81,14 @@ async fn serve(args: FilerArgs, env: Environment) -> anyhow::Result<()> {
     let address = port.address.clone();
     let serving = port.serve(transport::server().add_service(serve_filer(filer.clone(), env.guard)));
     tracing::info!(address, "the filer serves");
-    until_stopped(env.stop, serving.gone(), async {
+    let port_gone = serving.gone();
+    let gone = async {
+        tokio::select! {
+            what = port_gone => what,
+            () = filer.gone() => "the filer's log has stopped",
+        }
+    };
+    until_stopped(env.stop, gone, async {
         serving.stop().await;
         if let Err(error) = filer.shutdown().await {
             tracing::error!(%error, "the filer did not end in order; the next start recovers");

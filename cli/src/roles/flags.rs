@@ -41,6 +41,11 @@ pub struct ServiceFlags {
     /// What acknowledged means: `sync` is on disk, `async` may lose the last seconds at a power loss
     #[arg(long, value_enum, default_value = "sync", env = "HAY_DURABILITY")]
     pub durability: DurabilityFlag,
+}
+
+/// Flags of the roles that keep what grows with what is stored. A master's state is small; it waits where a disk is full.
+#[derive(Debug, Clone, clap::Args)]
+pub struct StorageFlags {
     /// Below this much free space it takes no further writes
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size, env = "HAY_FREE_SPACE_RESERVE")]
     pub free_space_reserve: u64,

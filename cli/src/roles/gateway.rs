@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use hay_client::group::{Members, filers, masters};
@@ -14,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::flags::ProcessFlags;
+use super::operations;
 use super::start::{Environment, only_one, run as run_role, until_stopped};
 use crate::units::parse_size;
 
@@ -23,7 +25,8 @@ use crate::units::parse_size;
 Example:
   hay gateway --cluster-key ./cluster.key --masters 127.0.0.1:7001 --filers 127.0.0.1:7003
 
-It keeps nothing: as many as are wanted run side by side. /healthz, /readyz and /metrics are on its HTTP port.")]
+It keeps nothing: as many as are wanted run side by side. /healthz and /readyz are on its HTTP port, and /metrics for
+administrators; --operations answers all three without a token.")]
 pub struct GatewayArgs {
     /// The address of the HTTP API; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", env = "HAY_HTTP")]
@@ -83,10 +86,11 @@ async fn serve(args: GatewayArgs, env: Environment) -> anyhow::Result<()> {
         disk: env.disk.clone(),
         clock,
         random,
-        metrics: env.metrics,
+        metrics: env.metrics.clone(),
         // Filer and masters are asked anyway.
         ready: Vec::new(),
     };
+    let metrics = env.metrics;
     let config = GatewayConfig {
         allow_plain_beyond_loopback: args.process.insecure_no_tls,
         aside_dir: args.aside_dir.as_ref().map(|dir| dir.join("aside")),
@@ -96,6 +100,8 @@ async fn serve(args: GatewayArgs, env: Environment) -> anyhow::Result<()> {
     let gateway = Gateway::start(config, deps, listener, CancellationToken::new())
         .await
         .context("the gateway did not start")?;
+    let ready = leases.clone();
+    operations::serve(&args.process, "gateway", metrics, Arc::new(move || ready.ready())).await?;
     let mut out = std::io::stdout();
     // Whoever started it may have closed stdout; it goes on.
     let _ = writeln!(out, "listening on http://{}", gateway.address()).and_then(|()| out.flush());

@@ -84,8 +84,12 @@ pub struct Serving {
 
 impl Serving {
     /// Resolves when the port is no longer served: a process without it must not look as if it could work.
-    pub fn gone(&self) -> impl Future<Output = ()> + use<> {
-        self.gone.clone().cancelled_owned()
+    pub fn gone(&self) -> impl Future<Output = &'static str> + use<> {
+        let gone = self.gone.clone();
+        async move {
+            gone.cancelled().await;
+            "the gRPC port is no longer served"
+        }
     }
 
     /// Takes no further calls and finishes those in flight. Streams that last as long as their connection are cut after

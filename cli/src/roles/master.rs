@@ -82,14 +82,22 @@ async fn serve(args: MasterArgs, env: Environment) -> anyhow::Result<()> {
     endpoint.add(Role::Master, master.group().clone());
     directory.complete(env.disk.as_ref())?;
     let ready = master.clone();
-    operations::serve(&args.process, "master", env.metrics, Arc::new(move || ready.ready())).await?;
+    operations::serve(&args.process, "master", env.metrics, Arc::new(move || ready.serves())).await?;
     let address = port.address.clone();
     let services = transport::server()
         .add_service(serve_master(master.clone(), env.guard.clone()))
         .add_service(serve_raft(endpoint, env.guard));
     let serving = port.serve(services);
     tracing::info!(address, "the master serves");
-    until_stopped(env.stop, serving.gone(), async {
+    let group = master.group().clone();
+    let port_gone = serving.gone();
+    let gone = async {
+        tokio::select! {
+            what = port_gone => what,
+            () = group.gone() => "the masters' group has stopped",
+        }
+    };
+    until_stopped(env.stop, gone, async {
         master.shutdown().await;
         serving.stop().await;
     })

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{ArgMatches, Command};
+use clap::{ArgAction, ArgMatches, Command};
 use toml::{Table, Value};
 
 /// Larger than any such file.
@@ -38,6 +38,24 @@ pub enum SettingsError {
         /// Of which command.
         role: String,
     },
+    /// A name that stands twice, as with `-` and with `_`.
+    #[error("{}: {name:?} stands there twice", .path.display())]
+    Twice {
+        /// Which file.
+        path: PathBuf,
+        /// Which setting.
+        name: String,
+    },
+    /// A list where there can be one value.
+    #[error("{}: {name:?} takes one value, not {count}", .path.display())]
+    Several {
+        /// Which file.
+        path: PathBuf,
+        /// Which setting.
+        name: String,
+        /// How many stand there.
+        count: usize,
+    },
     /// Neither text nor number, switch or list of these.
     #[error("{}: {name:?} must be text, a number, true or false, or a list of text", .path.display())]
     Shape {
@@ -58,13 +76,21 @@ pub fn with_settings(command: Command, arguments: &[std::ffi::OsString]) -> Resu
     let Some((role, path)) = lenient.ok().as_ref().and_then(named_file) else { return Ok(command) };
     let table = read(&path)?;
     let Some(known) = command.find_subcommand(&role) else { return Ok(command) };
-    let mut defaults = Vec::new();
+    let mut defaults: Vec<(String, Vec<String>)> = Vec::new();
     for (name, value) in table {
         let id = name.replace('-', "_");
-        if id == "config" || !known.get_arguments().any(|argument| argument.get_id() == id.as_str()) {
+        let argument = known.get_arguments().find(|argument| argument.get_id() == id.as_str());
+        let Some(argument) = argument.filter(|_| id != "config") else {
             return Err(SettingsError::Unknown { path, name, role });
+        };
+        if defaults.iter().any(|(earlier, _)| *earlier == id) {
+            return Err(SettingsError::Twice { path, name });
         }
-        let values = texts(&value).ok_or_else(|| SettingsError::Shape { path: path.clone(), name })?;
+        let Some(values) = texts(&value) else { return Err(SettingsError::Shape { path, name }) };
+        let takes_many = matches!(argument.get_action(), ArgAction::Append);
+        if values.len() > 1 && !takes_many {
+            return Err(SettingsError::Several { path, name, count: values.len() });
+        }
         defaults.push((id, values));
     }
     Ok(command.mut_subcommand(role, |sub| {
@@ -154,6 +180,8 @@ mod tests {
         assert!(parse("masters = 1.5", &[]).unwrap_err().contains("masters"));
         assert!(parse("masters = [", &[]).unwrap_err().contains("not understood"));
         assert!(parse("config = \"x\"", &[]).unwrap_err().contains("config"));
+        assert!(parse("aside-dir = [\"a\", \"b\"]", &[]).unwrap_err().contains("one value, not 2"));
+        assert!(parse("aside-dir = \"a\"\naside_dir = \"b\"", &[]).unwrap_err().contains("twice"));
         let lacking = parse("masters = [\"a:1\"]", &[]).unwrap_err();
         assert!(lacking.contains("--filers"), "{lacking}");
         assert!(parse("workers = \"many\"\n", &[]).unwrap_err().contains("many"));

@@ -1,6 +1,7 @@
 //! What every role's process does before and after its own work.
 
 use std::future::Future;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -59,13 +60,23 @@ where
         let key = Arc::new(load_key(&disk, &flags.cluster_key).await?);
         let guard = Arc::new(Guard::new(&key, clock.clone()));
         let metrics = PrometheusBuilder::new().install_recorder().context("metrics can't be recorded")?;
-        role(Environment { disk, clock, random, key, guard, metrics, stop }).await
+        let early = stop.early()?;
+        early.or(role(Environment { disk, clock, random, key, guard, metrics, stop })).await
     })
 }
 
 async fn load_key(disk: &SharedDisk, path: &Path) -> anyhow::Result<ClusterKey> {
     let (disk, path) = (disk.clone(), path.to_owned());
     tokio::task::spawn_blocking(move || {
+        if let Ok(metadata) = std::fs::metadata(&path) {
+            let mode = metadata.mode() & 0o777;
+            anyhow::ensure!(
+                mode & 0o077 == 0,
+                "the cluster key {0} can be read by others (mode {mode:04o}), and whoever has it can act as any part of the \
+                 cluster: run `chmod 600 {0}`",
+                path.display()
+            );
+        }
         ClusterKey::load(disk.as_ref(), &path)?.with_context(|| {
             format!(
                 "there is no cluster key {}: `hay cluster new-key {0}` makes one, for all processes of a new cluster",
@@ -86,15 +97,16 @@ pub fn only_one(flag: &str, addresses: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until it is told to stop, then for `end`; a second signal ends it at once. When its port is `gone` it fails.
+/// Waits until it is told to stop, then for `end`; a second signal ends it at once. When something that it can't be without
+/// is `gone`, which says what, it fails.
 pub async fn until_stopped(
     mut stop: Stop,
-    gone: impl Future<Output = ()>,
+    gone: impl Future<Output = &'static str>,
     end: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let signal = tokio::select! {
         signal = stop.wait() => signal,
-        () = gone => anyhow::bail!("the gRPC port is no longer served: see the log; the next start recovers"),
+        what = gone => anyhow::bail!("{what}: see the log; the next start recovers"),
     };
     tracing::info!(signal, "stopping: finishing what is in flight");
     tokio::select! {

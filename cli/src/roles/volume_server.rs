@@ -10,7 +10,7 @@ use hay_proto::rpc::{Credentials, Peer, Role, serve_volume, transport};
 use hay_volume_server::store::StoreConfig;
 use hay_volume_server::{Deps, VolumeServer, VolumeServerConfig};
 
-use super::flags::{ProcessFlags, ServiceFlags};
+use super::flags::{ProcessFlags, ServiceFlags, StorageFlags};
 use super::listen::Port;
 use super::operations;
 use super::start::{Environment, run as run_role, until_stopped};
@@ -40,6 +40,9 @@ pub struct VolumeServerArgs {
     /// Flags of the roles that are called.
     #[command(flatten)]
     pub service: ServiceFlags,
+    /// Flags of the roles that store.
+    #[command(flatten)]
+    pub storage: StorageFlags,
     /// Flags of every role.
     #[command(flatten)]
     pub process: ProcessFlags,
@@ -60,7 +63,7 @@ async fn serve(args: VolumeServerArgs, env: Environment) -> anyhow::Result<()> {
     let mut directory = DataDirectory::open(env.disk.as_ref(), &args.service.dir)?;
     let store = StoreConfig {
         durability: args.service.durability.into(),
-        reserve_bytes: args.service.free_space_reserve,
+        reserve_bytes: args.storage.free_space_reserve,
         ..StoreConfig::new(directory.role(env.disk.as_ref(), "volume")?, env.key.cluster())
     };
     let config = VolumeServerConfig {
@@ -90,7 +93,14 @@ async fn serve(args: VolumeServerArgs, env: Environment) -> anyhow::Result<()> {
     let address = port.address.clone();
     let serving = port.serve(transport::server().add_service(serve_volume(volumes.clone(), env.guard)));
     tracing::info!(address, node = %volumes.node(), "the volume server serves");
-    until_stopped(env.stop, serving.gone(), async {
+    let (port, tasks) = (serving.gone(), volumes.gone());
+    let gone = async {
+        tokio::select! {
+            what = port => what,
+            () = tasks => "a task of the volume server has ended",
+        }
+    };
+    until_stopped(env.stop, gone, async {
         serving.stop().await;
         volumes.shutdown().await;
     })

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use hay_common::clock::SystemClock;
+use hay_common::clock::{SharedClock, SystemClock};
 use hay_common::disk::{RealDisk, SharedDisk};
 use hay_common::model::Durability;
 use hay_common::random::SystemRandom;
@@ -98,7 +98,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 async fn serve(args: Args) -> anyhow::Result<()> {
     let clock = SystemClock::shared();
-    let mut stop = signals::Stop::listen(clock.clone()).context("signals can't be received")?;
+    let stop = signals::Stop::listen(clock.clone()).context("signals can't be received")?;
+    stop.early()?.or(serve_until(args, clock, stop)).await
+}
+
+async fn serve_until(args: Args, clock: SharedClock, mut stop: signals::Stop) -> anyhow::Result<()> {
     // The port first: a server that can't be reached should not touch its data.
     let listener = TcpListener::bind(args.http).await.map_err(|error| busy(&args, &error))?;
     let address = listener.local_addr().context("the HTTP listener has no address")?;
@@ -126,7 +130,10 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     // Whoever started it may have closed stdout; the server goes on.
     let _ = writeln!(out, "listening on http://{address}").and_then(|()| out.flush());
-    let signal = stop.wait().await;
+    let signal = tokio::select! {
+        signal = stop.wait() => signal,
+        what = roles.gone() => anyhow::bail!("{what}: see the log; the next start recovers"),
+    };
     tracing::info!(signal, "stopping: finishing what is in flight");
     tokio::select! {
         () = roles.shutdown() => Ok(()),

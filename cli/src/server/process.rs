@@ -1,6 +1,7 @@
 //! A server's process: logs, open files, the runtime.
 
 use std::future::Future;
+use std::time::Duration;
 
 use anyhow::Context;
 use hay_common::limits;
@@ -11,6 +12,9 @@ use super::{LogFormatFlag, open_files};
 
 /// Threads for blocking calls: RocksDB reads that miss the cache, disk reads that miss the page cache, hashing.
 const BLOCKING_THREADS_MAX: usize = 64;
+
+/// How long calls that block may go on after the end.
+const BLOCKING_END_WAIT: Duration = Duration::from_secs(2);
 
 /// Runs `serve` on `workers` threads.
 pub fn run(
@@ -32,5 +36,8 @@ pub fn run(
         .enable_all()
         .build()
         .context("the runtime did not start")?;
-    runtime.block_on(serve)
+    let ended = runtime.block_on(serve);
+    // What a start that was broken off still reads or checks is not waited for; all else has ended before.
+    runtime.shutdown_timeout(BLOCKING_END_WAIT);
+    ended
 }

@@ -122,6 +122,15 @@ impl Roles {
         Ok(Self { gateway, leases, filer, volumes, master })
     }
 
+    /// Comes back when one of them can do nothing any more, and says which.
+    pub async fn gone(&self) -> &'static str {
+        tokio::select! {
+            () = self.master.group().gone() => "the master's log has stopped",
+            () = self.filer.gone() => "the filer's log has stopped",
+            () = self.volumes.gone() => "a task of the volume server has ended",
+        }
+    }
+
     /// From the outside in: nothing new comes, what is in flight finds all parts still there.
     pub async fn shutdown(self) {
         self.gateway.shutdown().await;

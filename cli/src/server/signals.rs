@@ -1,8 +1,12 @@
 //! SIGINT and SIGTERM.
 
+use std::future::Future;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use anyhow::Context;
 use hay_common::clock::SharedClock;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -16,6 +20,8 @@ pub struct Stop {
     terminate: Signal,
     heard: Heard,
     clock: SharedClock,
+    /// Somebody waits for them.
+    is_awaited: Arc<AtomicBool>,
 }
 
 impl Stop {
@@ -26,11 +32,22 @@ impl Stop {
             terminate: signal(SignalKind::terminate())?,
             heard: Heard::default(),
             clock,
+            is_awaited: Arc::default(),
         })
+    }
+
+    /// The signals for as long as nobody has called [`Stop::wait`]: a start may take long.
+    ///
+    /// # Errors
+    /// As [`Stop::listen`].
+    pub fn early(&self) -> anyhow::Result<Early> {
+        let signals = Self::listen(self.clock.clone()).context("signals can't be received")?;
+        Ok(Early { signals, is_awaited: self.is_awaited.clone() })
     }
 
     /// The name of the first one; called again, of one that insists.
     pub async fn wait(&mut self) -> &'static str {
+        self.is_awaited.store(true, Ordering::SeqCst);
         loop {
             let interrupt = tokio::select! {
                 _ = self.interrupt.recv() => true,
@@ -39,6 +56,33 @@ impl Stop {
             if self.heard.counts(interrupt, self.clock.monotonic()) {
                 return if interrupt { "SIGINT" } else { "SIGTERM" };
             }
+        }
+    }
+}
+
+/// See [`Stop::early`].
+pub struct Early {
+    signals: Stop,
+    is_awaited: Arc<AtomicBool>,
+}
+
+impl Early {
+    /// `work`, unless a signal comes before it waits for signals itself.
+    ///
+    /// # Errors
+    /// Those of `work`, or that a signal came.
+    pub async fn or<T>(mut self, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+        let signal = async {
+            let signal = self.signals.wait().await;
+            if self.is_awaited.load(Ordering::SeqCst) {
+                return std::future::pending().await;
+            }
+            signal
+        };
+        tokio::select! {
+            ended = work => ended,
+            // It leaves nothing behind that the next start could not go on from.
+            signal = signal => anyhow::bail!("{signal} while it started; the next start recovers"),
         }
     }
 }

@@ -10,7 +10,7 @@ use hay_proto::v1;
 use hay_proto::v1::filer_server::Filer;
 use tonic::{Request, Response, Status};
 
-use super::{Group, Members};
+use super::{Group, Member, Members};
 
 /// The filers among `members` that lead, whichever they are.
 pub fn filers(
@@ -19,8 +19,11 @@ pub fn filers(
     clock: SharedClock,
     random: SharedRandom,
 ) -> DynFiler {
-    let members = members.0.into_iter().map(|channels| remote_filer(channels, credentials.clone())).collect();
-    Arc::new(Filers(Group::new(members, clock, random)))
+    let member = |(address, channels)| {
+        let service: Arc<dyn Filer> = remote_filer(channels, credentials.clone());
+        Member { address, service }
+    };
+    Arc::new(Filers(Group::new(members.0.into_iter().map(member).collect(), clock, random)))
 }
 
 struct Filers(Group<dyn Filer>);

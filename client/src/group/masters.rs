@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use hay_common::clock::SharedClock;
+use hay_common::limits::RAFT_CHANGE_TIMEOUT;
 use hay_common::random::SharedRandom;
 use hay_proto::rpc::{BoxStream, Credentials, DynMaster, remote_master};
 use hay_proto::v1::master_server::Master;
 use hay_proto::v1::{
-    ClusterStatusReply, ClusterStatusRequest, HeartbeatCommand, HeartbeatReport, LeaseWriteRequest,
-    RepairVolumeReply, RepairVolumeRequest, VolumeMapReply, VolumeMapRequest, WatchVolumeMapRequest,
-    WriteLease,
+    ChangeMastersReply, ChangeMastersRequest, ClusterStatusReply, ClusterStatusRequest, HeartbeatCommand,
+    HeartbeatReport, LeaseWriteRequest, RepairVolumeReply, RepairVolumeRequest, VolumeMapReply,
+    VolumeMapRequest, WatchVolumeMapRequest, WriteLease,
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Group, Members};
+use super::{Group, Member, Members};
 
 type AnyMaster = dyn Master<HeartbeatStream = BoxStream<HeartbeatCommand>, WatchVolumeMapStream = BoxStream<VolumeMapReply>>;
 
@@ -24,9 +25,11 @@ pub fn masters(
     clock: SharedClock,
     random: SharedRandom,
 ) -> DynMaster {
-    let members =
-        members.0.into_iter().map(|channels| remote_master(channels, credentials.clone())).collect();
-    Arc::new(Masters(Group::new(members, clock, random)))
+    let member = |(address, channels)| {
+        let service: Arc<AnyMaster> = remote_master(channels, credentials.clone());
+        Member { address, service }
+    };
+    Arc::new(Masters(Group::new(members.0.into_iter().map(member).collect(), clock, random)))
 }
 
 pub(super) struct Masters(pub(super) Group<AnyMaster>);
@@ -75,5 +78,14 @@ impl Master for Masters {
     ) -> Result<Response<RepairVolumeReply>, Status> {
         // Asked for again, it names the repair that is under way.
         self.0.ask_round(request, |master, request| master.repair_volume(request)).await
+    }
+
+    async fn change_masters(
+        &self,
+        request: Request<ChangeMastersRequest>,
+    ) -> Result<Response<ChangeMastersReply>, Status> {
+        self.0
+            .ask_round_within(RAFT_CHANGE_TIMEOUT, request, |master, request| master.change_masters(request))
+            .await
     }
 }

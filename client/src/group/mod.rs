@@ -14,8 +14,8 @@ use hay_common::error::ErrorCode;
 use hay_common::limits::{GROUP_PATIENCE, GROUP_TRY};
 use hay_common::random::SharedRandom;
 use hay_common::retry::RetryPolicy;
-use hay_proto::rpc::to_failure;
 use hay_proto::rpc::transport::{AddressError, Channels};
+use hay_proto::rpc::{leader_of, to_failure};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
@@ -42,7 +42,7 @@ pub enum GroupError {
 
 /// The members of a group by their addresses: at least one.
 #[derive(Debug, Clone)]
-pub struct Members(Vec<Channels>);
+pub struct Members(Vec<(String, Channels)>);
 
 impl Members {
     /// Those at `addresses` (`HOST:PORT`). Connections are opened by the first call; within a tokio runtime.
@@ -53,15 +53,16 @@ impl Members {
         if addresses.is_empty() {
             return Err(GroupError::Empty);
         }
-        Ok(Self(addresses.iter().map(|address| Channels::lazy(address)).collect::<Result<_, _>>()?))
+        let member = |address: &String| Ok((address.clone(), Channels::lazy(address)?));
+        Ok(Self(addresses.iter().map(member).collect::<Result<_, AddressError>>()?))
     }
 
-    /// Those at the other ends of connections that are made already, one for each member.
+    /// Those at the other ends of connections that are made already, each with its address.
     ///
     /// # Errors
     /// `Empty`.
-    pub fn over(channels: Vec<Channels>) -> Result<Self, GroupError> {
-        if channels.is_empty() { Err(GroupError::Empty) } else { Ok(Self(channels)) }
+    pub fn over(members: Vec<(String, Channels)>) -> Result<Self, GroupError> {
+        if members.is_empty() { Err(GroupError::Empty) } else { Ok(Self(members)) }
     }
 }
 
@@ -76,9 +77,15 @@ impl<S: ?Sized, Q, R, F> Call<S, Q, R> for F where
 {
 }
 
+/// One member and where it is.
+struct Member<S: ?Sized> {
+    address: String,
+    service: Arc<S>,
+}
+
 /// The members of one group.
 struct Group<S: ?Sized> {
-    members: Vec<Arc<S>>,
+    members: Vec<Member<S>>,
     /// Which one answered last. A hint: any value is good.
     current: AtomicUsize,
     /// How long one member may say nothing.
@@ -88,7 +95,7 @@ struct Group<S: ?Sized> {
 }
 
 impl<S: ?Sized + Send + Sync> Group<S> {
-    fn new(members: Vec<Arc<S>>, clock: SharedClock, random: SharedRandom) -> Self {
+    fn new(members: Vec<Member<S>>, clock: SharedClock, random: SharedRandom) -> Self {
         Self { members, current: AtomicUsize::new(0), try_time: GROUP_TRY, clock, random }
     }
 
@@ -96,12 +103,16 @@ impl<S: ?Sized + Send + Sync> Group<S> {
     fn current(&self) -> Result<(usize, &S), Status> {
         let at = self.current.load(Ordering::Relaxed) % self.members.len().max(1);
         let member = self.members.get(at).ok_or_else(nobody)?;
-        Ok((at, member))
+        Ok((at, member.service.as_ref()))
     }
 
-    /// The member at `at` was of no use: the next one's turn, unless somebody has moved on already.
-    fn leave(&self, at: usize) {
-        let next = (at + 1) % self.members.len().max(1);
+    /// The member at `at` was of no use. The turn goes to the one that it names as leader, but not to one that was `silent`
+    /// just now; else to the next; unless somebody has moved on already.
+    fn leave(&self, at: usize, status: &Status, silent: &[usize]) {
+        let leader = leader_of(status);
+        let named = leader.and_then(|leader| self.members.iter().position(|m| m.address == leader));
+        let named = named.filter(|named| *named != at && !silent.contains(named));
+        let next = named.unwrap_or((at + 1) % self.members.len().max(1));
         let _ = self.current.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
@@ -114,7 +125,7 @@ impl<S: ?Sized + Send + Sync> Group<S> {
         let (metadata, _, message) = request.into_parts();
         let began = self.clock.monotonic();
         for round in 1.. {
-            let status = match self.round(&metadata, &message, &call).await {
+            let status = match self.round(&metadata, &message, &call, self.try_time).await {
                 Err(status) if is_elsewhere(&status) => status,
                 reply => return reply,
             };
@@ -137,7 +148,21 @@ impl<S: ?Sized + Send + Sync> Group<S> {
         Q: Clone + Send + Sync,
     {
         let (metadata, _, message) = request.into_parts();
-        self.round(&metadata, &message, &call).await
+        self.round(&metadata, &message, &call, self.try_time).await
+    }
+
+    /// The same for a call that takes up to `time`, whoever does it.
+    async fn ask_round_within<Q, R>(
+        &self,
+        time: Duration,
+        request: Request<Q>,
+        call: impl Call<S, Q, R>,
+    ) -> Result<Response<R>, Status>
+    where
+        Q: Clone + Send + Sync,
+    {
+        let (metadata, _, message) = request.into_parts();
+        self.round(&metadata, &message, &call, self.try_time + time).await
     }
 
     async fn round<Q, R>(
@@ -145,17 +170,19 @@ impl<S: ?Sized + Send + Sync> Group<S> {
         metadata: &MetadataMap,
         message: &Q,
         call: &impl Call<S, Q, R>,
+        try_time: Duration,
     ) -> Result<Response<R>, Status>
     where
         Q: Clone + Send + Sync,
     {
-        let mut last = nobody();
+        let (mut last, mut silent) = (nobody(), Vec::new());
         for _ in 0..self.members.len() {
             let (at, member) = self.current()?;
             let again = Request::from_parts(metadata.clone(), Default::default(), message.clone());
-            match self.within_try(call(member, again)).await {
+            match self.within(try_time, call(member, again)).await {
                 Err(status) if is_elsewhere(&status) => {
-                    self.leave(at);
+                    silent.extend((to_failure(&status).code == ErrorCode::Unavailable).then_some(at));
+                    self.leave(at, &status, &silent);
                     last = status;
                 }
                 reply => return reply,
@@ -165,14 +192,15 @@ impl<S: ?Sized + Send + Sync> Group<S> {
     }
 
     /// A member that is there and says nothing is passed over. The only one is waited for: nobody else could do it.
-    async fn within_try<R>(
+    async fn within<R>(
         &self,
+        try_time: Duration,
         call: impl Future<Output = Result<Response<R>, Status>>,
     ) -> Result<Response<R>, Status> {
         if self.members.len() == 1 {
             return call.await;
         }
-        match tokio::time::timeout(self.try_time, call).await {
+        match tokio::time::timeout(try_time, call).await {
             Ok(reply) => reply,
             Err(_) => Err(Status::unavailable("a member of the group does not answer")),
         }
@@ -184,9 +212,11 @@ impl<S: ?Sized + Send + Sync> Group<S> {
         call: impl FnOnce(&'a S) -> BoxFuture<'a, Result<Response<R>, Status>> + Send,
     ) -> Result<Response<R>, Status> {
         let (at, member) = self.current()?;
-        let reply = self.within_try(call(member)).await;
-        if reply.as_ref().is_err_and(is_elsewhere) {
-            self.leave(at);
+        let reply = self.within(self.try_time, call(member)).await;
+        if let Err(status) = &reply
+            && is_elsewhere(status)
+        {
+            self.leave(at, status, &[]);
         }
         reply
     }

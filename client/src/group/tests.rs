@@ -11,7 +11,11 @@ use crate::testing::FakeMaster;
 
 fn group(members: &[Arc<FakeMaster>]) -> (Masters, Arc<ManualClock>) {
     let clock = ManualClock::at(1000);
-    let served = members.iter().map(FakeMaster::served).collect();
+    let member = |(at, master): (usize, &Arc<FakeMaster>)| Member {
+        address: format!("master-{at}:1"),
+        service: FakeMaster::served(master),
+    };
+    let served = members.iter().enumerate().map(member).collect();
     (Masters(Group::new(served, clock.clone(), SeededRandom::shared(7))), clock)
 }
 
@@ -88,7 +92,33 @@ async fn a_silent_member_is_passed_over() {
 
 #[tokio::test]
 async fn addresses_are_checked_before_they_are_called() {
+    for bad in ["10.0.0.1", "http://10.0.0.1:9", "host:7001/path", "a@b:1", ":7001", "host:", "host:99999"] {
+        assert!(Members::at(&[bad.to_owned()]).is_err(), "{bad}");
+    }
+    assert!(Members::at(&["host:7001".to_owned(), "[::1]:7001".to_owned()]).is_ok());
     assert!(matches!(Members::at(&[]), Err(GroupError::Empty)));
     let wrong = Members::at(&["127.0.0.1:1".to_owned(), "no address".to_owned()]).unwrap_err();
     assert!(wrong.to_string().contains("no address"), "{wrong}");
+}
+
+fn not_leader(leader: &str) -> Status {
+    let failure = hay_common::error::Failure::new(ErrorCode::NotLeader, "not the leader");
+    hay_proto::rpc::with_leader(hay_proto::rpc::to_status(failure), leader)
+}
+
+#[tokio::test]
+async fn the_leader_that_is_named_is_asked_next_unless_it_was_silent() {
+    let members = [1, 2, 3, 4].map(|id| FakeMaster::new([id]));
+    let (masters, _) = group(&members);
+    let group = masters.0;
+    group.leave(0, &not_leader("master-2:1"), &[]);
+    assert_eq!(group.current.load(Ordering::SeqCst), 2);
+    group.leave(2, &not_leader("master-2:1"), &[]);
+    assert_eq!(group.current.load(Ordering::SeqCst), 3, "one that names itself is left all the same");
+    group.leave(3, &not_leader("master-1:1"), &[1]);
+    assert_eq!(group.current.load(Ordering::SeqCst), 0, "the one that is named is dead");
+    group.leave(0, &not_leader("elsewhere:1"), &[]);
+    assert_eq!(group.current.load(Ordering::SeqCst), 1);
+    group.leave(0, &not_leader("master-3:1"), &[]);
+    assert_eq!(group.current.load(Ordering::SeqCst), 1, "somebody has moved on already");
 }

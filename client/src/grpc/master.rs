@@ -10,8 +10,8 @@ use hay_proto::v1;
 use tonic::Request;
 
 use crate::master::types::{
-    ClusterStatus, MasterMember, NodeStatus, RepairPlan, RepairStep, VolumeInfo, VolumeMember, VolumePage,
-    WriteLease,
+    ClusterStatus, MasterMember, MastersChange, MastersChanged, NodeStatus, RepairPlan, RepairStep,
+    VolumeInfo, VolumeMember, VolumePage, WriteLease,
 };
 
 pub(crate) async fn lease_write(master: &DynMaster, avoid: Vec<VolumeId>) -> Result<WriteLease, Failure> {
@@ -76,6 +76,36 @@ pub(crate) async fn repair_volume(
     Ok(RepairPlan { steps, whole: reply.whole, wanted: reply.wanted })
 }
 
+pub(crate) async fn change_masters(
+    master: &DynMaster,
+    name: &str,
+    change: MastersChange,
+    dry_run: bool,
+) -> Result<MastersChanged, Failure> {
+    let change = match change {
+        MastersChange::Add => v1::MastersChange::Add,
+        MastersChange::Remove => v1::MastersChange::Remove,
+    };
+    let request = v1::ChangeMastersRequest { master: name.to_owned(), change: change.into(), dry_run };
+    let reply = master.change_masters(Request::new(request)).await.map_err(|status| to_failure(&status))?;
+    let reply = reply.into_inner();
+    let master = reply.master.ok_or(ConvertError::Missing { field: "change_masters_reply.master" })?;
+    let (voters_before, voters_after) = (reply.voters_before, reply.voters_after);
+    Ok(MastersChanged { master: master_member(master), voters_before, voters_after })
+}
+
+fn master_member(member: v1::MemberStatus) -> MasterMember {
+    MasterMember {
+        id: MemberId(member.id),
+        address: member.address,
+        leader: member.leader,
+        voter: member.voter,
+        lag: member.lag,
+        heard_ms_ago: member.heard_ms_ago,
+        problem: (!member.problem.is_empty()).then_some(member.problem),
+    }
+}
+
 fn page(reply: v1::VolumeMapReply) -> Result<VolumePage, ConvertError> {
     let volumes = reply.volumes.into_iter().map(volume).collect::<Result<_, _>>()?;
     Ok(VolumePage { volumes, more: reply.more, version: reply.version })
@@ -107,15 +137,9 @@ fn member(member: v1::VolumeMember) -> Result<VolumeMember, ConvertError> {
 }
 
 fn status(status: v1::ClusterStatusReply) -> Result<ClusterStatus, ConvertError> {
-    let masters = status.masters.into_iter().map(|member| MasterMember {
-        id: MemberId(member.id),
-        address: member.address,
-        leader: member.leader,
-        voter: member.voter,
-    });
     Ok(ClusterStatus {
         cluster: ClusterId::from_wire("cluster_status.cluster", &status.cluster)?,
-        masters: masters.collect(),
+        masters: status.masters.into_iter().map(master_member).collect(),
         nodes: status.nodes.into_iter().map(node).collect::<Result<_, _>>()?,
         volumes_writable: status.volumes_writable,
         volumes_sealed: status.volumes_sealed,

@@ -28,7 +28,7 @@ use crate::grpc::master as grpc;
 const RETRY: RetryPolicy = RetryPolicy {
     attempts_max: u32::MAX,
     pause_first: Duration::from_millis(50),
-    pause_max: Duration::from_secs(2),
+    pause_max: Duration::from_millis(500),
 };
 
 /// The lease in use, and what is avoided.

@@ -72,6 +72,17 @@ impl MasterClient {
         grpc::repair_volume(&self.0.master, id, dry_run).await
     }
 
+    /// Gives a master that follows a vote, or takes one out of the group; with `dry_run` says what that would do. `name` is an
+    /// id or an address.
+    pub async fn change_masters(
+        &self,
+        name: &str,
+        change: MastersChange,
+        dry_run: bool,
+    ) -> Result<MastersChanged, Failure> {
+        grpc::change_masters(&self.0.master, name, change, dry_run).await
+    }
+
     /// Where `volume` can be read, the likeliest address first.
     pub async fn locate(&self, volume: VolumeId) -> Result<Arc<[String]>, Failure> {
         self.0.locations.locate(&self.0.master, volume).await

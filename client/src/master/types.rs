@@ -123,6 +123,32 @@ pub struct MasterMember {
     pub leader: bool,
     /// It votes.
     pub voter: bool,
+    /// Entries of the log that it lacks, where the leader knows.
+    pub lag: Option<u64>,
+    /// How long ago it answered the leader, in milliseconds.
+    pub heard_ms_ago: Option<u64>,
+    /// Why it did not, if it has not since.
+    pub problem: Option<String>,
+}
+
+/// What to do with a master.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MastersChange {
+    /// One that follows gets a vote.
+    Add,
+    /// It belongs to the group no more.
+    Remove,
+}
+
+/// What was done to the masters, or would be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MastersChanged {
+    /// Whom it was about, as it was before.
+    pub master: MasterMember,
+    /// Masters with a vote before.
+    pub voters_before: u32,
+    /// … and after.
+    pub voters_after: u32,
 }
 
 /// One volume server as the masters see it.

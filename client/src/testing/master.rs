@@ -171,4 +171,11 @@ impl Master for FakeMaster {
     ) -> Result<Response<hay_proto::v1::RepairVolumeReply>, Status> {
         Err(Status::unimplemented("no test asks for it"))
     }
+
+    async fn change_masters(
+        &self,
+        _: Request<hay_proto::v1::ChangeMastersRequest>,
+    ) -> Result<Response<hay_proto::v1::ChangeMastersReply>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
 }

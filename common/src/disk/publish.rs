@@ -11,7 +11,11 @@ use super::{Disk, OpenMode};
 /// # Errors
 /// Those of the disk. The old content stands unless the rename was reached.
 pub fn atomic_publish(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let dir = match path.parent().ok_or(io::ErrorKind::InvalidInput)? {
+        // A bare name is a file of the working directory.
+        bare if bare.as_os_str().is_empty() => Path::new("."),
+        dir => dir,
+    };
     let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
     name.push(".new");
     let beside = dir.join(name);

@@ -56,6 +56,19 @@ pub enum Refusal {
     /// A snapshot is arriving already.
     #[error("another snapshot is arriving; try again later")]
     Busy,
+    /// It still works on what it was sent before.
+    #[error("this member still works on what it was sent before: is its disk slow or full?")]
+    Behind,
+    /// A group is to be formed with other members than this one was told of.
+    #[error(
+        "this member was given {ours} as its peers, the one that forms the group {theirs}: give all the same list"
+    )]
+    OtherList {
+        /// This member's list.
+        ours: String,
+        /// The list of the one that forms the group.
+        theirs: String,
+    },
     /// What was asked for can't be done by or to this group.
     #[error(transparent)]
     Members(#[from] MembersError),
@@ -82,9 +95,10 @@ impl From<Refusal> for Failure {
             | Refusal::SameMember(_)
             | Refusal::NotFormed
             | Refusal::OtherFormation
-            | Refusal::Initialised => ErrorCode::PreconditionFailed,
+            | Refusal::Initialised
+            | Refusal::OtherList { .. } => ErrorCode::PreconditionFailed,
             Refusal::Malformed => ErrorCode::InvalidArgument,
-            Refusal::Busy => ErrorCode::Overloaded,
+            Refusal::Busy | Refusal::Behind => ErrorCode::Overloaded,
             Refusal::Members(error) => return error.clone().into(),
             Refusal::Disk(_) | Refusal::Stopped(_) => ErrorCode::Unavailable,
         };

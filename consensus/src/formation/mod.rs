@@ -17,12 +17,13 @@ mod run;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use hay_common::disk::SharedDisk;
 use hay_common::work;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, RwLockWriteGuard};
 
 use crate::envelope::Kind;
 use crate::error::{Refusal, StartError};
@@ -73,6 +74,11 @@ pub(crate) struct Description {
     pub(crate) members: BTreeMap<u64, String>,
 }
 
+/// This member stays in its formation as long as this is held.
+pub(crate) struct Held(
+    #[expect(dead_code, reason = "held, not read")] OwnedRwLockReadGuard<Option<Formation>>,
+);
+
 /// The formation that this member belongs to.
 pub(crate) struct Formed {
     disk: SharedDisk,
@@ -80,7 +86,7 @@ pub(crate) struct Formed {
     log: LogHandle,
     /// Held for reading by each message while it is taken in, so that no message of one formation is on its way into
     /// the log while this member changes to another.
-    record: RwLock<Option<Formation>>,
+    record: Arc<RwLock<Option<Formation>>>,
     id: Mutex<Option<FormationId>>,
 }
 
@@ -90,7 +96,7 @@ impl Formed {
         let path = dir.join("formation");
         let record: Option<Formation> = KIND.read(disk.as_ref(), &path)?;
         let id = Mutex::new(record.as_ref().map(|record| record.id));
-        Ok(Self { disk, path, log, record: RwLock::new(record), id })
+        Ok(Self { disk, path, log, record: Arc::new(RwLock::new(record)), id })
     }
 
     /// The formation in the messages that this member sends.
@@ -110,14 +116,11 @@ impl Formed {
     }
 
     /// Leave to take in a message of `theirs`: this member stays in that formation as long as it is held.
-    pub(crate) async fn hold(
-        &self,
-        theirs: Option<FormationId>,
-    ) -> Result<RwLockReadGuard<'_, Option<Formation>>, Refusal> {
-        let record = self.record.read().await;
+    pub(crate) async fn hold(&self, theirs: Option<FormationId>) -> Result<Held, Refusal> {
+        let record = self.record.clone().read_owned().await;
         let ours = record.as_ref().map(|record| record.id);
         match (ours, theirs) {
-            (Some(ours), Some(theirs)) if ours == theirs => Ok(record),
+            (Some(ours), Some(theirs)) if ours == theirs => Ok(Held(record)),
             (None, _) => Err(Refusal::NotFormed),
             (Some(_), _) => Err(Refusal::OtherFormation),
         }
@@ -128,7 +131,8 @@ impl Formed {
         self.record.write().await
     }
 
-    /// Belongs to `formation` from now on, durably; refused once this member has a log.
+    /// Belongs to `formation` from now on, durably; refused once this member has a log. Must not be dropped half way: the file
+    /// would still be written, beside that of the next promise.
     pub(crate) async fn enter(&self, formation: Formation) -> Result<(), Refusal> {
         let mut record = self.record.write().await;
         if record.as_ref() == Some(&formation) {

@@ -10,8 +10,9 @@ use hay_common::limits::{LOG_ENTRIES_SENT_BYTES, LOG_RECORD_BYTES_MAX};
 use hay_common::work;
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{AnyError, EntryPayload, OptionalSend, RaftLogReader, StorageIOError};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
+use crate::apply::Reached;
 use crate::types::{Entry, LogId, StorageError, Types, Vote};
 
 use super::index::{Located, Place};
@@ -23,6 +24,8 @@ use super::writer::{LogHandle, NewRecord, Request, stopped};
 #[derive(Clone)]
 pub(crate) struct LogStore {
     pub(crate) log: LogHandle,
+    /// How far the state is. `None`: a log without a state, as openraft's own tests have it, purges what it is told to.
+    pub(crate) reached: Option<watch::Receiver<Reached>>,
 }
 
 impl LogStore {
@@ -168,11 +171,30 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        self.until_covered(log_id).await?;
         self.change(|done| Request::Purge(log_id, done)).await
     }
 }
 
 impl LogStore {
+    /// Waits until the state holds the entries up to `upto`. The library asks for a received snapshot to be installed and
+    /// for the log below it to be purged at once, without waiting in between: a crash after the purge and before the
+    /// snapshot had its name would leave neither, and a member that can never start again.
+    async fn until_covered(&mut self, upto: LogId) -> Result<(), StorageError> {
+        let Some(reached) = &mut self.reached else { return Ok(()) };
+        let there = reached.wait_for(|reached| match reached {
+            Reached::At(last) => *last >= Some(upto),
+            Reached::Failed => true,
+        });
+        match there.await.as_deref() {
+            Ok(Reached::At(_)) => Ok(()),
+            Ok(Reached::Failed) | Err(_) => {
+                let what = format!("the log was to be purged up to {upto}, but the state does not get there");
+                Err(StorageIOError::write_logs(AnyError::error(what)).into())
+            }
+        }
+    }
+
     async fn change(
         &self,
         request: impl FnOnce(oneshot::Sender<io::Result<()>>) -> Request,

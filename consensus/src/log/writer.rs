@@ -5,20 +5,21 @@ use std::io::{self, IoSlice};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use hay_common::disk::{SharedDisk, is_full};
+use hay_common::disk::SharedDisk;
 use hay_common::ids::ClusterId;
-use hay_common::limits::{LOG_ROOM_CHECK, LOG_SEGMENTS_SPARE};
+use hay_common::limits::LOG_SEGMENTS_SPARE;
 use hay_common::model::Durability;
 use hay_common::work::Orders;
 use openraft::storage::LogFlushed;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::room::Room;
 use crate::types::{LogId, Types, Vote};
 
-use super::hard_state::HardStateFile;
+use super::hard_state::{HardState, HardStateFile};
 use super::index::{LogIndex, Place};
 use super::prepare::{Order, Preparer};
 use super::record::{HEADER_BYTES, Header, record_bytes};
@@ -62,10 +63,7 @@ pub(crate) struct Shared {
     /// Rides in the next record: knowing it later is enough, so it costs no sync of its own.
     pub(crate) committed: Mutex<Option<LogId>>,
     pub(crate) counters: LogCounters,
-    /// The disk is full, and the writer waits for room.
-    pub(crate) full: AtomicBool,
-    /// The group ends: nothing waits for room any more.
-    pub(crate) closing: AtomicBool,
+    pub(crate) room: Arc<Room>,
 }
 
 /// A data block to be written, and the entry it belongs to.
@@ -105,8 +103,7 @@ impl LogHandle {
             index: Mutex::new(opened.index),
             committed: Mutex::new(committed),
             counters: LogCounters::default(),
-            full: AtomicBool::new(false),
-            closing: AtomicBool::new(false),
+            room: Arc::default(),
         });
         let name = format!("{}-log", config.name);
         let mut writer = Writer {
@@ -133,9 +130,14 @@ impl LogHandle {
         self.requests.give(request).map_err(|_| stopped())
     }
 
+    /// In a simulation what was sent is done when this returns: for those who would wait for it on the same thread.
+    pub(crate) fn catch_up(&self) {
+        self.requests.catch_up();
+    }
+
     /// Ends the writer after what it was asked before. Blocks.
     pub(crate) fn stop(&self) {
-        self.shared.closing.store(true, Ordering::Relaxed);
+        self.shared.room.close();
         if self.requests.end(Request::Stop).is_err() {
             tracing::error!("the log's writer panicked");
         }
@@ -200,8 +202,15 @@ impl Writer {
         self.live.back().ok_or_else(|| io::Error::other("the log has no segment"))
     }
 
+    /// Makes a changed hard state durable. A full disk is waited out: each try writes a file of its own, and what was stands
+    /// until one is whole.
+    fn change(&mut self, change: impl Fn(&mut HardState)) -> io::Result<()> {
+        let hard = &mut self.hard;
+        self.shared.room.retry(&self.config.dir, || hard.change(&change))
+    }
+
     fn save_vote(&mut self, vote: Vote) -> io::Result<()> {
-        self.hard.change(|state| state.vote = Some(vote))?;
+        self.change(|state| state.vote = Some(vote))?;
         *self.shared.vote.lock() = Some(vote);
         Ok(())
     }
@@ -270,10 +279,20 @@ impl Writer {
             places.push(Place { segment: segment.clone(), offset: end, length: record.data.len() as u32 });
             end += bytes;
         }
+        self.make_room(&segment, end)?;
         segment.file.write_all_at(&parts, self.end)?;
         self.shared.counters.bytes.fetch_add(end - self.end, Ordering::Relaxed);
         self.end = end;
         Ok(())
+    }
+
+    /// A record that is larger than an empty segment makes it grow. Zeros go first: where there is no room for them, nothing
+    /// of the record has been written yet.
+    fn make_room(&self, segment: &Segment, end: u64) -> io::Result<()> {
+        if end <= segment.capacity {
+            return Ok(());
+        }
+        self.shared.room.retry(&self.config.dir, || segment.file.zero_ahead(segment.capacity, end))
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -313,22 +332,13 @@ impl Writer {
             self.preparer.order(order.clone());
             self.preparer.take()
         });
-        let mut taken = first;
-        while let Err(error) = &taken
-            && is_full(error)
-            && !self.shared.closing.load(Ordering::Relaxed)
-        {
-            if !self.shared.full.swap(true, Ordering::Relaxed) {
-                tracing::error!(dir = %self.config.dir.display(), "the disk is full: the log waits for room");
-            }
-            std::thread::sleep(LOG_ROOM_CHECK);
-            self.preparer.order(order.clone());
-            taken = self.preparer.take();
-        }
-        if self.shared.full.swap(false, Ordering::Relaxed) && taken.is_ok() {
-            tracing::info!(dir = %self.config.dir.display(), "there is room again: the log goes on");
-        }
-        taken
+        let mut first = Some(first);
+        self.shared.room.retry(&self.config.dir, || {
+            first.take().unwrap_or_else(|| {
+                self.preparer.order(order.clone());
+                self.preparer.take()
+            })
+        })
     }
 
     fn order_next(&mut self) {
@@ -347,7 +357,7 @@ impl Writer {
     /// finished at the next start.
     fn truncate(&mut self, index: u64) -> io::Result<()> {
         let Some(place) = self.shared.index.lock().place(index) else { return Ok(()) };
-        self.hard.change(|state| state.truncating_from = Some(index))?;
+        self.change(|state| state.truncating_from = Some(index))?;
         let mut dirty_end = self.end;
         while let Some(last) = self.live.back()
             && last.generation > place.segment.generation
@@ -362,14 +372,14 @@ impl Writer {
         self.end = place.offset;
         self.synced = place.offset;
         self.shared.index.lock().truncate(index);
-        self.hard.change(|state| state.truncating_from = None)?;
+        self.change(|state| state.truncating_from = None)?;
         self.trim_spares();
         Ok(())
     }
 
     /// Gives up the entries up to `upto`, and segments that hold no other.
     fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        self.hard.change(|state| state.purged = state.purged.max(Some(upto)))?;
+        self.change(|state| state.purged = state.purged.max(Some(upto)))?;
         let (jumped, oldest) = {
             let mut index = self.shared.index.lock();
             let jumped = index.last().is_none_or(|last| last.index < upto.index);

@@ -6,10 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use hay_common::disk::RealDisk;
+use openraft::CommittedLeaderId;
 use tokio::task::spawn_blocking;
 
 use super::disk::{Event, Failing, FailingDisk};
 use super::{Journal, command, config, copy_dir, start};
+use crate::open::open;
+use crate::snapshot::Snapshots;
+use crate::types::{LogId, SnapshotMeta};
 use crate::{Group, GroupConfig, StartError};
 
 /// Copies of the directory taken while commands are written. A file-by-file copy is not one moment; so that it is a
@@ -218,4 +223,40 @@ async fn the_name_of_the_directory_is_durable_before_anything_is_acknowledged() 
     for name in [dir.path().to_owned(), dir.path().join("g"), dir.path().join("g/log")] {
         assert!(events.contains(&Event::SyncedDir(name.clone())), "{}", name.display());
     }
+}
+
+/// As a crash leaves it between the keeping of a received snapshot and the purge of the log: what stands in the log was never
+/// committed, and is of a later term than the snapshot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_ends_below_a_received_snapshot_goes_on_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (group, _) = start(config(dir.path())).await.unwrap();
+    for n in 0..5 {
+        group.propose(command(n)).await.unwrap();
+    }
+    group.shutdown().await.unwrap();
+    let received = LogId::new(CommittedLeaderId::new(0, 0), 500);
+    let path = dir.path().to_owned();
+    let state = spawn_blocking(move || {
+        let snapshots = Snapshots::open(path.join("snapshots"), RealDisk::shared()).unwrap();
+        let meta = SnapshotMeta { last_log_id: Some(received), ..SnapshotMeta::default() };
+        let fill = |state: &Path| {
+            let commands: Vec<Vec<u8>> = vec![command(7).to_vec()];
+            fs::write(state.join("commands"), postcard::to_stdvec(&commands).unwrap())
+        };
+        snapshots.publish(&meta, fill).unwrap();
+        drop(snapshots);
+        let journal = Journal::default();
+        let draw = || unreachable!("the directory has its member");
+        let opened = open(&config(&path), Box::new(journal.clone()), RealDisk::shared(), draw).unwrap();
+        let state = {
+            let index = opened.log.shared.index.lock();
+            (index.purged, index.last(), index.is_empty())
+        };
+        opened.applier.stop();
+        opened.log.stop();
+        assert_eq!(journal.commands(), [command(7)]);
+        state
+    });
+    assert_eq!(state.await.unwrap(), (Some(received), Some(received), true));
 }

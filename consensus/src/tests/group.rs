@@ -199,6 +199,39 @@ async fn a_full_disk_is_waited_out_and_commands_are_refused_meanwhile() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_without_room_is_made_later_and_a_large_command_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let failing = Failing::after(i64::MAX);
+    let disk = FailingDisk::shared(&failing);
+    let group = Group::start(config(dir.path()), Box::new(Journal::default()), disk).await.unwrap();
+    group.propose(command(0)).await.unwrap();
+    failing.fill(true);
+    group.snapshot().await.unwrap();
+    while failing.full_said.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    // What the log has room for goes on.
+    group.propose(command(1)).await.unwrap();
+    failing.fill(false);
+    while group.status().snapshot.is_none() {
+        tokio::task::yield_now().await;
+    }
+
+    // It is larger than any segment: the file must grow.
+    failing.fill(true);
+    let large = tokio::spawn({
+        let group = group.clone();
+        async move { group.propose(Bytes::from(vec![7; 40 << 10])).await }
+    });
+    while !group.status().full {
+        tokio::task::yield_now().await;
+    }
+    failing.fill(false);
+    large.await.unwrap().unwrap();
+    group.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_state_machine_that_fails_stops_the_group() {
     let dir = tempfile::tempdir().unwrap();
     let (group, _) = start(config(dir.path())).await.unwrap();
@@ -209,6 +242,7 @@ async fn a_state_machine_that_fails_stops_the_group() {
     assert!(matches!(group.read_barrier().await, Err(ReadError::Stopped { .. })));
     let mut leading = group.leading();
     leading.wait_for(Option::is_none).await.unwrap();
+    group.gone().await;
     assert!(group.status().stopped.is_some());
     group.shutdown().await.unwrap_err();
 }

@@ -39,10 +39,10 @@ impl StoreBuilder<Types, LogStore, Applier, Guard> for Builder {
         };
         let log = log::open(config, RealDisk::shared()).unwrap();
         let snapshots = Snapshots::open(dir.path().join("snapshots"), RealDisk::shared()).unwrap();
+        let (journal, room) = (Box::new(Journal::default()), log.shared.room.clone());
         let applier =
-            Applier::start("suite", Box::new(Journal::default()), Applied::default(), Arc::new(snapshots));
-        let applier = applier.unwrap();
-        Ok((Guard(log.clone(), applier.clone(), dir), LogStore { log }, applier))
+            Applier::start("suite", journal, Applied::default(), Arc::new(snapshots), room).unwrap();
+        Ok((Guard(log.clone(), applier.clone(), dir), LogStore { log, reached: None }, applier))
     }
 }
 

@@ -141,6 +141,11 @@ impl Filer {
         self.core.group.status()
     }
 
+    /// Comes back once its group has stopped, for whatever reason: nothing can be written or read any more.
+    pub async fn gone(&self) {
+        self.core.group.gone().await;
+    }
+
     /// Finishes what is in flight and ends.
     ///
     /// # Errors

@@ -288,6 +288,13 @@ impl Master for Inner {
     ) -> Result<Response<v1::RepairVolumeReply>, Status> {
         Err(Status::unimplemented("no test asks for it"))
     }
+
+    async fn change_masters(
+        &self,
+        _: Request<v1::ChangeMastersRequest>,
+    ) -> Result<Response<v1::ChangeMastersReply>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
 }
 
 const _: () = assert!(MIB > 300_000, "the chunks of these tests go as one message");

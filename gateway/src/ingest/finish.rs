@@ -25,8 +25,24 @@ pub(crate) async fn put_known(
     let hash = hash_of(data).await?;
     check_digest(ask.digest, hash.0)?;
     let chunk = chunk_of(hash, data)?;
+    match begin_known(app, caller, ask, chunk, data).await {
+        // It had ended before this began: nothing was done in it.
+        Err(failure) if failure.code == ErrorCode::SessionExpired => {
+            begin_known(app, caller, ask, chunk, data).await
+        }
+        put => put,
+    }
+}
+
+async fn begin_known(
+    app: &App,
+    caller: &Authenticated,
+    ask: &PutAsk,
+    chunk: Chunk,
+    data: &Bytes,
+) -> Result<Put, Failure> {
     let session = app.deps.filer.session().await?;
-    let command = ask.command(hash);
+    let command = ask.command(chunk.hash);
     let content = match data.is_empty() {
         true => Content::Empty,
         false => Content::Chunk(ChunkRef { chunk, new_copy: None }),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hay_client::filer::{FilerStatus, Usage};
-use hay_client::master::{ClusterStatus, RepairStep, VolumeInfo};
+use hay_client::master::{ClusterStatus, MasterMember, MastersChange, RepairStep, VolumeInfo};
 use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::VolumeId;
 use hay_common::limits::{LIST_PAGE_DEFAULT, LIST_PAGE_MAX};
@@ -50,7 +50,7 @@ pub(super) async fn cluster_status(app: &Arc<App>, caller: &Authenticated) -> Re
         "ready": not_ready.is_empty(),
         "not_ready": not_ready,
         "durability": filer.durability,
-        "masters": masters_json(&cluster),
+        "masters": cluster.masters.iter().map(master_json).collect::<Vec<_>>(),
         "nodes": nodes_json(&cluster),
         "volumes": {
             "writable": cluster.volumes_writable,
@@ -124,6 +124,32 @@ pub(super) async fn volume_repair(
     Ok(reply::json(StatusCode::OK, &value))
 }
 
+/// Gives the master that `master=` names a vote, or takes it out of the group; with `dry_run=true` only says what that would do.
+pub(super) async fn change_masters(
+    app: &Arc<App>,
+    caller: &Authenticated,
+    change: MastersChange,
+    query: Option<&str>,
+) -> Result<Reply, Refusal> {
+    app.administrator(caller).await?;
+    let query = Query::parse(query)?;
+    let name = query.text("master").filter(|name| !name.is_empty()).ok_or_else(|| {
+        Failure::new(
+            ErrorCode::InvalidArgument,
+            "name the master by its id or address, as in master=10.0.0.1:7000",
+        )
+    })?;
+    let dry_run = query.flag("dry_run")?;
+    let changed = app.deps.master.change_masters(name, change, dry_run).await?;
+    let value = json!({
+        "dry_run": dry_run,
+        "master": master_json(&changed.master),
+        "voters_before": changed.voters_before,
+        "voters_after": changed.voters_after,
+    });
+    Ok(reply::json(StatusCode::OK, &value))
+}
+
 fn volume_id(text: &str) -> Result<VolumeId, Failure> {
     let bad = |_| Failure::new(ErrorCode::InvalidArgument, "a volume's id is a number");
     text.parse().map(VolumeId).map_err(bad)
@@ -139,9 +165,17 @@ fn usage_json(usage: &Usage) -> Value {
     })
 }
 
-fn masters_json(cluster: &ClusterStatus) -> Vec<Value> {
-    let member = |m: &hay_client::master::MasterMember| json!({ "id": m.id, "address": m.address, "leader": m.leader, "voter": m.voter });
-    cluster.masters.iter().map(member).collect()
+fn master_json(member: &MasterMember) -> Value {
+    json!({
+        // As text: many readers of JSON keep 53 bits of a number.
+        "id": member.id.to_string(),
+        "address": member.address,
+        "leader": member.leader,
+        "voter": member.voter,
+        "lag": member.lag,
+        "last_heard_ms_ago": member.heard_ms_ago,
+        "problem": member.problem,
+    })
 }
 
 fn nodes_json(cluster: &ClusterStatus) -> Vec<Value> {

@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::auth::Authenticated;
 use crate::meters::RouteLabel;
 use crate::reply::{Refusal, Reply};
+use hay_client::master::MastersChange;
 use hay_common::error::ErrorCode;
 
 /// Where a path leads. What follows the route is still encoded.
@@ -34,6 +35,7 @@ pub(crate) enum Route<'a> {
     Volumes,
     Volume(&'a str),
     VolumeRepair(&'a str),
+    Masters(MastersChange),
     Whoami,
     Usage,
 }
@@ -60,6 +62,8 @@ impl<'a> Route<'a> {
                 Some(id) => Self::VolumeRepair(id),
                 None => Self::Volume(rest),
             }),
+            ("masters", Some("add")) => Some(Self::Masters(MastersChange::Add)),
+            ("masters", Some("remove")) => Some(Self::Masters(MastersChange::Remove)),
             ("whoami", None) => Some(Self::Whoami),
             ("usage", None) => Some(Self::Usage),
             _ => None,
@@ -79,7 +83,7 @@ impl<'a> Route<'a> {
     pub(crate) fn methods(self) -> &'static str {
         match self {
             Self::Files(_) => "GET, HEAD, PUT, DELETE",
-            Self::VolumeRepair(_) => "POST",
+            Self::VolumeRepair(_) | Self::Masters(_) => "POST",
             _ => "GET, HEAD",
         }
     }
@@ -178,6 +182,9 @@ async fn dispatch(
         (Route::ClusterStatus, _) => admin::cluster_status(app, &caller).await,
         (Route::Volumes, _) => admin::volumes(app, &caller, ask.head.uri.query()).await,
         (Route::VolumeRepair(id), _) => admin::volume_repair(app, &caller, id, ask.head.uri.query()).await,
+        (Route::Masters(change), _) => {
+            admin::change_masters(app, &caller, change, ask.head.uri.query()).await
+        }
         (Route::Volume(id), _) => admin::volume(app, &caller, id).await,
         (Route::Whoami, _) => admin::whoami(app, &caller).await,
         (Route::Usage, _) => admin::usage(app, &caller).await,

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::gate::Gate;
 use super::layer::{Both, Layer, Layered, MESSAGE_BYTES_MAX, Payload};
 use super::sign::{Credentials, Sign};
 use super::transport::Channels;

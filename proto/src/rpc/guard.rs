@@ -7,10 +7,13 @@ use std::sync::atomic::AtomicUsize;
 use hay_common::clock::SharedClock;
 use hay_common::error::{ErrorCode, Failure};
 use hay_common::limits::RPC_CALLS_MAX;
+use tonic::codegen::http::HeaderMap;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 use tracing::{Instrument, Span};
 
 use super::credential::{ClusterKey, CredentialVerifier};
+use super::gate::Verified;
 use super::layer::{Layer, Payload, Place, Watch, too_late, within_limit};
 use super::meters::ServerMeters;
 use super::permissions::{Lifetime, lifetime, roles};
@@ -77,17 +80,35 @@ impl Guard {
             return Ok(Caller { peer: *peer, request_id: None, wire: false });
         }
         let metadata = request.metadata();
-        let token = metadata.get_bin(CREDENTIAL_KEY).and_then(|value| value.to_bytes().ok());
-        let token =
-            token.ok_or_else(|| unauthenticated("the call carries no cluster credential".to_owned()))?;
-        let peer = self
-            .verifier
-            .verify(&token, self.clock.wall_ms())
-            .map_err(|error| unauthenticated(error.to_string()))?;
+        let peer = match request.extensions().get::<Verified>() {
+            Some(Verified(peer)) => *peer,
+            None => self.verified(metadata)?,
+        };
         let id =
             metadata.get(REQUEST_ID_KEY).and_then(|v| v.to_str().ok()).and_then(|text| text.parse().ok());
         request.extensions_mut().insert(peer);
         Ok(Caller { peer, request_id: id, wire: true })
+    }
+
+    /// Whose credential the headers of a call carry.
+    pub(super) fn verify(&self, headers: &HeaderMap) -> Result<Peer, Status> {
+        let mut credential = MetadataMap::with_capacity(1);
+        if let Some(value) = headers.get(CREDENTIAL_KEY) {
+            credential.as_mut().insert(CREDENTIAL_KEY, value.clone());
+        }
+        let verified = self.verified(&credential);
+        if verified.is_err() {
+            metrics::counter!("hay_rpc_strangers_total").increment(1);
+        }
+        verified
+    }
+
+    fn verified(&self, metadata: &MetadataMap) -> Result<Peer, Status> {
+        let token = metadata.get_bin(CREDENTIAL_KEY).and_then(|value| value.to_bytes().ok());
+        let token =
+            token.ok_or_else(|| unauthenticated("the call carries no cluster credential".to_owned()))?;
+        let now_ms = self.clock.wall_ms();
+        self.verifier.verify(&token, now_ms).map_err(|error| unauthenticated(error.to_string()))
     }
 
     /// All that is decided before the handler runs.

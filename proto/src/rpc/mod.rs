@@ -10,6 +10,7 @@ mod cluster_key;
 mod conformance;
 mod context;
 pub mod credential;
+mod gate;
 mod guard;
 mod in_process;
 mod layer;
@@ -41,6 +42,7 @@ pub use bindings::{
     serve_raft, serve_volume,
 };
 pub use context::{RequestContext, RequestId, request_id, with_request_id};
+pub use gate::Gate;
 pub use guard::Guard;
 pub use in_process::in_process;
 pub use layer::{Layer, Layered, MESSAGE_BYTES_MAX, Payload, Watch};

@@ -39,7 +39,7 @@ pub fn roles(rpc: Rpc) -> &'static [Role] {
         Rpc::MasterLeaseWrite => &[Gateway],
         Rpc::MasterVolumeMap | Rpc::MasterWatchVolumeMap => &[Gateway, VolumeServer, Filer, Admin],
         Rpc::MasterClusterStatus => &[Master, Gateway, VolumeServer, Filer, Admin],
-        Rpc::MasterRepairVolume => &[Gateway, Admin],
+        Rpc::MasterRepairVolume | Rpc::MasterChangeMasters => &[Gateway, Admin],
 
         // Of these two, only the role that the named group belongs to: the receiver of the group looks.
         Rpc::RaftAppendEntries
@@ -55,6 +55,8 @@ pub fn roles(rpc: Rpc) -> &'static [Role] {
 pub fn lifetime(rpc: Rpc) -> Lifetime {
     match rpc {
         Rpc::VolumeAppend | Rpc::VolumeRead | Rpc::VolumeReplicate => Lifetime::Bulk,
+        // A change of the group waits for a majority that may just be away.
+        Rpc::MasterChangeMasters => Lifetime::Bulk,
         // A snapshot takes as long as it takes; both ends give up when nothing moves.
         Rpc::MasterHeartbeat | Rpc::MasterWatchVolumeMap | Rpc::RaftInstallSnapshot => Lifetime::Lasting,
         Rpc::VolumeAppendBatch

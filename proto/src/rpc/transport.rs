@@ -4,6 +4,7 @@ use hay_common::limits::{
     RPC_BULK_TIMEOUT, RPC_CALLS_MAX, RPC_CONNECT_TIMEOUT, RPC_CONNECTION_WINDOW_BYTES, RPC_KEEPALIVE,
     RPC_STREAM_WINDOW_BYTES,
 };
+use tonic::codegen::http::uri::Authority;
 use tonic::transport::{Channel, Endpoint, Server};
 
 /// The connections to one peer: bulk streams must not stand before small calls.
@@ -20,8 +21,6 @@ pub struct Channels {
 #[error("{address:?} is not an address of the form HOST:PORT")]
 pub struct AddressError {
     address: String,
-    #[source]
-    source: tonic::transport::Error,
 }
 
 impl Channels {
@@ -34,8 +33,13 @@ impl Channels {
 
 /// `address` (`HOST:PORT`) with the cluster's settings, for whoever connects by other means than TCP.
 pub fn endpoint(address: &str) -> Result<Endpoint, AddressError> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|source| AddressError { address: address.to_owned(), source })?;
+    let bad = || AddressError { address: address.to_owned() };
+    // What else a URL may hold would be called somewhere else than meant, for ever: no port is port 80.
+    let authority: Authority = address.parse().map_err(|_| bad())?;
+    if authority.port_u16().is_none() || authority.host().is_empty() || address.contains('@') {
+        return Err(bad());
+    }
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| bad())?;
     Ok(endpoint
         .connect_timeout(RPC_CONNECT_TIMEOUT)
         .tcp_nodelay(true)

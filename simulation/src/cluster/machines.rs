@@ -105,8 +105,11 @@ pub fn peers(world: &World, credentials: &Credentials) -> Peers {
 
 /// The masters, not called yet.
 pub fn members(world: &World) -> Members {
-    let dialled = world.master_addresses().iter().map(|address| net::dial(address).unwrap()).collect();
-    Members::over(dialled).unwrap()
+    let dialled = world.master_addresses().into_iter().map(|address| {
+        let channels = net::dial(&address).unwrap();
+        (address, channels)
+    });
+    Members::over(dialled.collect()).unwrap()
 }
 
 /// The process of master `n`.

@@ -104,7 +104,7 @@ async fn cluster_a_volume_server_that_is_cut_off_is_noticed_by_no_client() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_a_volume_server_without_masters_loses_nothing() {
     let _turn = heavy().await;
-    harmed("volume-server", Harm::CutOffFromMasters, amount("HAY_ROUNDS", 3, 100)).await;
+    harmed("volume-server", Harm::CutOffFromMasters, amount("HAY_ROUNDS", 10, 100)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -118,7 +118,7 @@ async fn cluster_links_of_all_kinds_are_noticed_by_no_client() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_a_killed_master_is_noticed_by_no_client() {
     let _turn = heavy().await;
-    harmed("master", Harm::Killed, amount("HAY_ROUNDS", 5, 50)).await;
+    harmed("master", Harm::Killed, amount("HAY_ROUNDS", 2, 20)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

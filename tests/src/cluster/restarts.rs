@@ -23,6 +23,7 @@ async fn cluster_a_rolling_restart_fails_no_request() {
                 let status = cluster.process(&name).stop();
                 assert!(status.success(), "{name} ended with {status}");
                 cluster.start_one(&name);
+                cluster.wait_up(&name).await;
                 cluster.wait_ready().await;
             }
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Api, Metrics, Raw, RawAnswer, eventually, hay_binary};
+use super::{Api, Endpoint, Metrics, RawAnswer, eventually, hay_binary};
 
 /// A start may have to replay a log; on a busy machine of two cores it still takes seconds, not minutes.
 const START_WITHIN: Duration = Duration::from_secs(60);
@@ -188,40 +188,33 @@ impl Server {
         Api::new(&self.url(), Some(&self.token))
     }
 
-    /// Sends a request head (without the empty line) and a body over a socket of its own; the token and
-    /// `Connection: close` are added.
-    pub fn raw(&self, head: &str, body: &[u8]) -> std::io::Result<RawAnswer> {
-        Raw::exchange(self.http, &self.request(head, body))
+    /// How it is reached, as of a gateway of a cluster.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint { http: self.http, token: self.token.clone(), pid: self.pid() }
     }
 
-    /// The bytes of such a request.
+    /// See [`Endpoint::raw`].
+    pub fn raw(&self, head: &str, body: &[u8]) -> std::io::Result<RawAnswer> {
+        self.endpoint().raw(head, body)
+    }
+
+    /// See [`Endpoint::request`].
     pub fn request(&self, head: &str, body: &[u8]) -> Vec<u8> {
-        let token = &self.token;
-        let mut bytes = format!(
-            "{head}\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
-        )
-        .into_bytes();
-        bytes.extend_from_slice(body);
-        bytes
+        self.endpoint().request(head, body)
     }
 
     fn raw_get(&self, path: &str) -> std::io::Result<RawAnswer> {
         self.raw(&format!("GET {path} HTTP/1.1"), b"")
     }
 
-    /// All metrics now.
+    /// See [`Endpoint::metrics`].
     pub fn metrics(&self) -> Metrics {
-        let answer = self.raw_get("/metrics").unwrap();
-        assert_eq!(answer.status, 200, "GET /metrics: {}", answer.text());
-        Metrics::parse(&answer.text())
+        self.endpoint().metrics()
     }
 
-    /// A line of `/proc/PID/status` in bytes, as in `VmHWM`.
+    /// See [`Endpoint::memory_bytes`].
     pub fn memory_bytes(&self, field: &str) -> u64 {
-        let path = format!("/proc/{}/status", self.pid().as_raw_nonzero());
-        let status = std::fs::read_to_string(path).unwrap();
-        let line = status.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':')).expect(field);
-        line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() << 10
+        self.endpoint().memory_bytes(field)
     }
 }
 

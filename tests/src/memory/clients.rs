@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::task::JoinHandle;
 
-use crate::harness::{Api, Pattern, Server};
+use crate::harness::{Api, Endpoint, Pattern};
 
 /// Clients that put, get and compare until they are told to stop.
 pub struct Workers {
@@ -61,7 +61,7 @@ pub struct Stalled(Vec<TcpStream>);
 impl Stalled {
     /// Uploads that announce 8 MiB or 48 KiB and stop on the way: in the middle of a chunk, of a small body, right
     /// after the head, and in the middle of the head.
-    pub fn connect(server: &Server, count: usize) -> Self {
+    pub fn connect(server: &Endpoint, count: usize) -> Self {
         let stalled = (0..count).map(|n| {
             let (announced, sent) = match n % 8 {
                 0..4 => (8 << 20, 1 << 20),
@@ -81,7 +81,7 @@ impl Stalled {
     }
 
     /// Downloads that are asked for and never read.
-    pub fn reading(server: &Server, count: usize, path: &str) -> Self {
+    pub fn reading(server: &Endpoint, count: usize, path: &str) -> Self {
         let request = server.request(&format!("GET /api/nfs/files/{path} HTTP/1.1"), b"");
         Self((0..count).map(|_| open(server, &request)).collect())
     }
@@ -98,8 +98,8 @@ impl Stalled {
 }
 
 /// Sends as much as the server takes without waiting, so that a server that reads no further holds nobody up.
-fn open(server: &Server, request: &[u8]) -> TcpStream {
-    let mut stream = TcpStream::connect(server.address()).unwrap();
+fn open(server: &Endpoint, request: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(server.http).unwrap();
     stream.set_nonblocking(true).unwrap();
     let mut rest = request;
     let mut waited = 0;

@@ -16,10 +16,11 @@ pub(crate) fn append(error: AppendError) -> Failure {
         AppendError::Codec(_) => ErrorCode::InvalidArgument,
         AppendError::StorageFull => ErrorCode::StorageFull,
         AppendError::Overloaded(_) => ErrorCode::Overloaded,
-        AppendError::ReplicaFailed { .. } | AppendError::Filling(_) => ErrorCode::VolumeNotWritable,
-        AppendError::Closing | AppendError::Unconfirmed(_) | AppendError::ReplicaRefused { .. } => {
-            ErrorCode::Unavailable
+        // Not "unavailable", by which writers would avoid this server: it is well, the volume alone is not.
+        AppendError::ReplicaFailed { .. } | AppendError::ReplicaRefused { .. } | AppendError::Filling(_) => {
+            ErrorCode::VolumeNotWritable
         }
+        AppendError::Closing | AppendError::Unconfirmed(_) => ErrorCode::Unavailable,
     };
     Failure::new(code, error.to_string())
 }

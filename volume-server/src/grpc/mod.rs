@@ -63,8 +63,13 @@ impl Volume for VolumeServer {
         request: Request<Streaming<v1::AppendPart>>,
     ) -> Result<Response<v1::ReplicateReply>, Status> {
         let from = replicate::sender(&request).map_err(to_status)?;
-        self.follow_stream(from, request.into_inner()).await.map_err(to_status)?;
-        Ok(Response::new(v1::ReplicateReply {}))
+        let mut parts = request.into_inner();
+        let stored = self.follow_stream(from, &mut parts).await;
+        if stored.is_err() {
+            // An answer before the end of what is sent may be lost with the stream.
+            replicate::drain(&mut parts).await;
+        }
+        Ok(Response::new(v1::ReplicateReply { failure: stored.err().map(Into::into) }))
     }
 
     async fn list_needles(

@@ -52,13 +52,13 @@ fn item(volume: VolumeId, needle: NewNeedle) -> v1::ReplicateItem {
     v1::ReplicateItem { item: Some(item), crc32c }
 }
 
-/// Sends a large needle in the parts that it came in: nothing is copied.
+/// Sends a large needle in the parts that it came in: nothing is copied. The inner failure is the replica's answer.
 pub(crate) async fn send_stream(
     server: &DynVolume,
     volume: VolumeId,
     needle: NewNeedle,
     timeout: Duration,
-) -> Result<(), Failure> {
+) -> Result<Result<(), Failure>, Failure> {
     let NewNeedle { epoch, key, cookie, codec, parts, length, crc } = needle;
     let crc = crc.unwrap_or_else(|| parts.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part)));
     let head = Part::Head(v1::AppendHead {
@@ -75,8 +75,20 @@ pub(crate) async fn send_stream(
     let parts = parts.map(|part| Ok(v1::AppendPart { part: Some(part) }));
     let mut request = Request::new(in_process(stream::iter(parts)));
     set_timeout(&mut request, timeout);
-    server.replicate(request).await.map_err(|status| to_failure(&status))?;
-    Ok(())
+    let reply = server.replicate(request).await.map_err(|status| to_failure(&status))?;
+    Ok(reply.into_inner().failure.map_or(Ok(()), |failure| Err(failure.into())))
+}
+
+/// Takes in what is left of a needle that is not stored, and keeps none of it.
+pub(super) async fn drain(parts: &mut Streaming<v1::AppendPart>) {
+    let mut left = NEEDLE_BYTES_MAX;
+    while let Ok(Some(part)) = next(parts).await {
+        let Part::Data(data) = part else { continue };
+        match left.checked_sub(data.len().max(1)) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 /// Who sends: only a server that is a member of the volume may.
@@ -124,9 +136,9 @@ impl VolumeServer {
     pub(super) async fn follow_stream(
         &self,
         from: NodeId,
-        mut parts: Streaming<v1::AppendPart>,
+        parts: &mut Streaming<v1::AppendPart>,
     ) -> Result<(), Failure> {
-        let Some(Part::Head(head)) = next(&mut parts).await? else {
+        let Some(Part::Head(head)) = next(parts).await? else {
             return Err(invalid("an append begins with its head"));
         };
         let length = head.length as usize;
@@ -140,7 +152,7 @@ impl VolumeServer {
         // A budget of its own: two servers whose writers' streams wait for each other's room would wait for ever.
         let permits = self.replica_budget.clone().acquire_many_owned(head.length).await;
         let _budget = permits.map_err(|_| failure::append(AppendError::Closing))?;
-        let (data, crc) = receive(&mut parts, length).await?;
+        let (data, crc) = receive(parts, length).await?;
         let needle = NewNeedle::new(epoch, key, Cookie(head.cookie), head.codec, data, Some(crc))
             .map_err(failure::append)?;
         let answer = self.store.append(volume, vec![needle]).await.pop();

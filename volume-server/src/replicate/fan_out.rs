@@ -137,11 +137,11 @@ impl Replication {
         let epoch = needle.epoch();
         let deadline = stream_deadline(needle.length());
         let call = async { wire::send_stream(&self.peer(node)?, id, needle, deadline).await };
-        let sent = match tokio::time::timeout(deadline, call).await {
-            Ok(sent) => sent,
-            Err(_) => Err(too_slow()),
-        };
-        sent.map_err(|failure| self.failed(id, epoch, node, failure))
+        match tokio::time::timeout(deadline, call).await {
+            Ok(Ok(answer)) => answer.map_err(|failure| self.refused(id, epoch, node, failure)),
+            Ok(Err(failure)) => Err(self.failed(id, epoch, node, failure)),
+            Err(_) => Err(self.failed(id, epoch, node, too_slow())),
+        }
     }
 
     /// One call with small needles of one epoch or several.

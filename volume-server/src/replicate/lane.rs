@@ -71,6 +71,10 @@ impl Lane {
 
     async fn drain(self: Arc<Self>, replication: Arc<Replication>) {
         while let Some(tickets) = self.next() {
+            let tickets = self.still_wanted(&replication, tickets);
+            if tickets.is_empty() {
+                continue;
+            }
             let (mut needles, mut callers) = (Vec::new(), Vec::with_capacity(tickets.len()));
             for ticket in tickets {
                 callers.push((ticket.needles.len(), ticket.reply));
@@ -82,6 +86,23 @@ impl Lane {
                 let _ = reply.send(answers.by_ref().take(count).collect());
             }
         }
+    }
+
+    /// Those that may still be acknowledged. A call before them may have stopped the volume: they are answered at once, for
+    /// their writers would wait for another timeout, and give up a server that is well.
+    fn still_wanted(&self, replication: &Replication, tickets: Vec<Ticket>) -> Vec<Ticket> {
+        let mut wanted = Vec::with_capacity(tickets.len());
+        for ticket in tickets {
+            let stopped = |needle| replication.stopped(self.volume, NewNeedle::epoch(needle));
+            match ticket.needles.iter().find_map(stopped) {
+                None => wanted.push(ticket),
+                Some(error) => {
+                    // Whoever asked may have gone.
+                    let _ = ticket.reply.send(vec![Err(error); ticket.needles.len()]);
+                }
+            }
+        }
+        wanted
     }
 
     /// What waits and fits into one call; none ends the sending.

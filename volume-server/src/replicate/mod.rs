@@ -135,26 +135,31 @@ impl Replication {
         Ok(())
     }
 
-    /// Takes in what a master says. A replica that was away while its volume was sealed takes the epoch and the seal now.
-    /// Blocks where it does.
-    pub fn confirm(&self, confirmation: &Confirmation) -> Result<(), StoreError> {
+    /// Takes in what a master says, as far as that needs no disk; whether there is more to do. Until that is done a replica
+    /// that was left behind is confirmed in an epoch that is not its own: it takes nothing, and calls nothing absent.
+    pub fn hear(&self, confirmation: &Confirmation) -> bool {
         let Confirmation { volume, epoch, state, part, members } = confirmation;
         self.learn(members);
-        let Some(own) = self.store.state(*volume) else { return Ok(()) };
+        let Some(own) = self.store.state(*volume) else { return false };
+        if !is_sole(&own) || *part != Part::Whole {
+            let entry = self.entry(*volume);
+            let mut entry = entry.lock();
+            entry.standing.confirm(*epoch, *part);
+            if *state == VolumeState::Sealed {
+                entry.lanes.clear();
+            }
+        }
         let is_behind = own.epoch < *epoch || own.sealed.is_none();
-        if *state == VolumeState::Sealed && *part == Part::Whole && !own.filling && is_behind {
-            self.store.seal(*volume, *epoch)?;
+        *state == VolumeState::Sealed && *part == Part::Whole && !own.filling && is_behind
+    }
+
+    /// Takes in all that a master says. A replica that was away while its volume was sealed takes the epoch and the seal now.
+    /// Blocks where it does.
+    pub fn confirm(&self, confirmation: &Confirmation) -> Result<(), StoreError> {
+        match self.hear(confirmation) {
+            true => self.store.seal(confirmation.volume, confirmation.epoch),
+            false => Ok(()),
         }
-        if is_sole(&own) && *part == Part::Whole {
-            return Ok(());
-        }
-        let entry = self.entry(*volume);
-        let mut entry = entry.lock();
-        entry.standing.confirm(*epoch, *part);
-        if *state == VolumeState::Sealed {
-            entry.lanes.clear();
-        }
-        Ok(())
     }
 
     /// Whether a writer's append may be stored here and everywhere.
@@ -195,6 +200,15 @@ impl Replication {
         }
         let heard = self.heard.borrow().map(|at| self.clock.monotonic().saturating_sub(at));
         self.known(id).is_some_and(|entry| entry.lock().standing.may_say_absent(&state, heard))
+    }
+
+    /// Why nothing is acknowledged on a volume in `epoch`, because a replica has failed.
+    fn stopped(&self, id: VolumeId, epoch: Epoch) -> Option<AppendError> {
+        let now = self.clock.monotonic();
+        let entry = self.known(id)?;
+        let entry = entry.lock();
+        let reason = entry.standing.stopped(epoch, now)?.reason.clone();
+        Some(AppendError::ReplicaFailed { volume: id, reason })
     }
 
     /// Another replica did not take an append.

@@ -47,9 +47,13 @@ pub(crate) fn is_sole(state: &State) -> bool {
 }
 
 impl Standing {
-    /// A master has said so.
+    /// A master has said so. What was said before of a later epoch stands: a command may be late, or come twice. But that it
+    /// is no member is taken from whoever says it.
     pub fn confirm(&mut self, epoch: Epoch, part: Part) {
-        self.confirmed = Some((epoch, part));
+        let is_old = self.confirmed.is_some_and(|(known, _)| epoch < known);
+        if !is_old || part == Part::Stranger {
+            self.confirmed = Some((epoch, part));
+        }
     }
 
     /// A replica has failed. The first failure stands.
@@ -163,6 +167,8 @@ mod tests {
         }
         let filling = State { filling: true, ..state(4, 2) };
         standing.confirm(Epoch(4), Part::Whole);
+        standing.confirm(Epoch(3), Part::Filling);
+        assert_eq!(standing.may_follow(ID, &state(4, 2)), Ok(()), "what is old changes nothing");
         assert_eq!(standing.may_lead(ID, &filling, NOW), Err(AppendError::Filling(ID)));
         assert!(!standing.may_say_absent(&filling, heard));
         let alone = State { filling: true, ..state(4, 1) };

@@ -129,6 +129,8 @@ impl Appender {
         match work {
             Work::Append(submissions) => self.append(submissions),
             Work::Control(Control::Seal { epoch, done }) => {
+                let volume = self.volume.clone();
+                let _sealing = volume.sealing.lock();
                 let sealed = self.seal(epoch);
                 let is_over = sealed.is_ok();
                 if is_over {
@@ -138,6 +140,7 @@ impl Appender {
                 // Whoever asked may have gone.
                 let _ = done.send(sealed);
                 if is_over {
+                    self.tidy();
                     return ControlFlow::Break(());
                 }
             }
@@ -314,7 +317,7 @@ impl Appender {
         }
     }
 
-    /// Fences first, by the persisted state; the rest makes the file smaller and the next start faster.
+    /// Fences, by the persisted state. That is what whoever asked waits for.
     fn seal(&mut self, epoch: Epoch) -> Result<(), StoreError> {
         self.sync_if_dirty();
         let volume = self.volume.clone();
@@ -324,13 +327,23 @@ impl Appender {
                 state.epoch = state.epoch.max(epoch);
                 state.sealed = state.sealed.or(Some(end));
             })
-            .at(&volume.paths.state)?;
+            .inspect_err(|error| {
+                if !is_full(error) {
+                    // Seen by the masters: they wait for no seal of a server that can't persist one.
+                    volume.fail(&format!("its seal could not be persisted: {error}"));
+                }
+            })
+            .at(&volume.paths.state)
+    }
+
+    /// After a seal: makes the file smaller and the next start faster. May take long on a slow disk.
+    fn tidy(&self) {
+        let volume = &self.volume;
         volume.zero.stop();
         if volume.state.load().read_only.is_none() {
-            upkeep::truncate(&volume, end);
-            upkeep::checkpoint_now(&volume);
+            upkeep::truncate(volume, volume.content.read().end);
+            upkeep::checkpoint_now(volume);
         }
-        Ok(())
     }
 
     fn close(&mut self) -> Result<(), StoreError> {

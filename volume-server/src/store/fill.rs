@@ -3,6 +3,7 @@
 //! Order: persist that it is filling (a start in between finds a volume that vouches for nothing), append what is lacking
 //! like any needle, seal, and only then take the mark away. Each step may be repeated.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 
 use hay_common::ids::{Epoch, NodeId, VolumeId};
@@ -40,8 +41,11 @@ impl Store {
             return Err(StoreError::NotFillable { volume: id, reason });
         }
         let paths = VolumePaths::new(&self.shared.config.dir, id);
-        // Takes no appends of writers any more, if it still did: those that wait are answered before.
-        self.seal(id, epoch)?;
+        // Takes no appends of writers any more, if it still did: those that wait are answered before. In its own epoch:
+        // sealed in that of the fill, and not marked as filling yet, it would look like one that is filled.
+        self.seal(id, state.epoch)?;
+        // The appender that has sealed it may still be about to cut what lies behind its end.
+        drop(volume.sealing.lock());
         let marked = volume.change_state(|state| {
             state.epoch = state.epoch.max(epoch);
             state.members = members.to_vec();
@@ -57,6 +61,9 @@ impl Store {
         let _one_at_a_time = self.creation.lock();
         match recover::open(&self.shared, id)? {
             Opened::Volume(volume) => {
+                // Counted since the start of the server, whichever object has counted.
+                let reads = self.volume(id).map_or(0, |before| before.reads.load(Ordering::Relaxed));
+                volume.reads.store(reads, Ordering::Relaxed);
                 appender::start(volume.clone()).at(&paths.data)?;
                 self.volumes.write().insert(id, volume);
                 Ok(())

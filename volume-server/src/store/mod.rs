@@ -163,11 +163,12 @@ impl Store {
         let disk = self.shared.disk.as_ref();
         let incarnation = Incarnation::from_random(self.random.u128());
         let block = Superblock { cluster: self.shared.config.cluster, volume: id, incarnation, epoch, class };
-        // Data, state, inventory: an opening in between finds an empty volume, or none that it misses. What an earlier
-        // try left is written over: nothing was ever appended to it, since it was not opened.
-        atomic_publish(disk, &paths.data, &block.encode()).at(&paths.data)?;
+        // State, data, inventory: a state alone is no volume yet. Data alone would be a replica that knows of no other,
+        // and acknowledges what only it has. What an earlier try left is written over: nothing was ever appended to it,
+        // since it was not opened.
         let state = State { members: members.to_vec(), filling, ..recover::first_state(&block) };
         atomic_publish(disk, &paths.state, &state.encode()).at(&paths.state)?;
+        atomic_publish(disk, &paths.data, &block.encode()).at(&paths.data)?;
         let mut inventory = layout::inventory(disk, &self.shared.config.dir)?;
         inventory.insert(id);
         layout::write_inventory(disk, &self.shared.config.dir, &inventory)?;
@@ -331,6 +332,10 @@ impl Store {
                 is_open.then_some((volume.id, closed))
             })
             .collect();
+        for volume in &volumes {
+            // Sealed just now: its file is being cut.
+            drop(volume.sealing.lock());
+        }
         for (id, closed) in waits {
             if !matches!(closed.recv(), Ok(Ok(()))) {
                 tracing::warn!(volume = %id, "the volume was not closed cleanly; the next start replays it");
@@ -363,7 +368,11 @@ fn open_all(shared: &Arc<Shared>) -> Result<Volumes, StoreError> {
         });
     }
     let known = wanted.len();
-    wanted.extend(there);
+    for id in there {
+        if wanted.contains(&id) || recover::is_made(shared, id)? {
+            wanted.insert(id);
+        }
+    }
     if wanted.len() > known {
         // Made just before a crash.
         layout::write_inventory(disk, dir, &wanted)?;
@@ -388,4 +397,4 @@ fn open_all(shared: &Arc<Shared>) -> Result<Volumes, StoreError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -60,6 +60,17 @@ pub(crate) fn open(shared: &Arc<Shared>, id: VolumeId) -> Result<Opened, StoreEr
     }
 }
 
+/// Whether a data file that no inventory names is a volume. Without a state, and with nothing in it, its making was cut
+/// short by a program that wrote the data first: who else has it is not known, and it is made anew when a master says so.
+///
+/// # Errors
+/// I/O.
+pub(crate) fn is_made(shared: &Shared, id: VolumeId) -> Result<bool, StoreError> {
+    let paths = VolumePaths::new(&shared.config.dir, id);
+    let len = |path| shared.disk.file_len(path).at(path);
+    Ok(len(&paths.state)?.is_some() || len(&paths.data)?.is_some_and(|len| len > SUPERBLOCK_BYTES as u64))
+}
+
 fn try_open(shared: &Arc<Shared>, id: VolumeId) -> Result<Opened, StoreError> {
     let paths = VolumePaths::new(&shared.config.dir, id);
     let data = shared.disk.open(&paths.data, OpenMode::ReadWrite).at(&paths.data)?;
@@ -126,7 +137,7 @@ fn superblock(
     Ok(Ok(block))
 }
 
-/// The state file. Only a volume that holds nothing yet may lack one: its making was cut short.
+/// The state file. None may lack: it says which servers must have an append.
 fn state(
     shared: &Shared,
     paths: &VolumePaths,
@@ -135,18 +146,14 @@ fn state(
 ) -> Result<Result<State, String>, StoreError> {
     let is_empty = data.len().at(&paths.data)? <= SUPERBLOCK_BYTES as u64;
     let Some(bytes) = read_file(shared.disk.as_ref(), &paths.state, STATE_BYTES_MAX).at(&paths.state)? else {
-        if !is_empty {
-            return Ok(Err("its state file is missing".to_owned()));
-        }
-        let state = first_state(block);
-        atomic_publish(shared.disk.as_ref(), &paths.state, &state.encode()).at(&paths.state)?;
-        return Ok(Ok(state));
+        return Ok(Err("its state file is missing".to_owned()));
     };
     Ok(match State::decode(&bytes) {
         Ok(state) if state.volume == block.volume && state.incarnation == block.incarnation => Ok(state),
         // A creation was repeated, and cut short between its two files: nothing was ever appended.
-        Ok(earlier) if earlier.volume == block.volume && is_empty => {
-            let state = State { epoch: earlier.epoch.max(block.epoch), ..first_state(block) };
+        Ok(other) if other.volume == block.volume && is_empty => {
+            let epoch = other.epoch.max(block.epoch);
+            let state = State { incarnation: block.incarnation, epoch, ..other };
             atomic_publish(shared.disk.as_ref(), &paths.state, &state.encode()).at(&paths.state)?;
             Ok(state)
         }
@@ -248,6 +255,7 @@ fn assemble(
         state_change: Mutex::new(()),
         queue: Queue::new(block.volume),
         turn: OnceLock::new(),
+        sealing: Mutex::new(()),
         zero: ZeroAhead::new(outcome.end, ahead),
         checkpoint_at: AtomicU64::new(SUPERBLOCK_BYTES as u64),
         checkpoint_due: AtomicBool::new(false),

@@ -61,6 +61,8 @@ pub(crate) struct Volume {
     pub queue: Queue,
     /// Its appender, where that works in turn with everything else: in a simulation.
     pub turn: OnceLock<Weak<Mutex<Appender>>>,
+    /// Held by the appender from its seal until it has cut the file: nobody may write to it anew before.
+    pub sealing: Mutex<()>,
     pub zero: ZeroAhead,
     /// Length that the newest checkpoint covers.
     pub checkpoint_at: AtomicU64,

@@ -57,9 +57,16 @@ fn a_read_that_brings_another_object_is_an_error() {
 }
 
 #[test]
-fn the_grpc_floor_streams_whole_objects() {
-    let slice = against(3 << 20, grpc::serve, GrpcLoad::new);
-    assert!(slice.ops > 0);
+fn the_grpc_floor_exchanges_whole_objects() {
+    for (size, exchange) in [
+        (3 << 20, Exchange::ReadStream),
+        (3 << 20, Exchange::WriteStream),
+        (4096, Exchange::ReadCalls),
+        (CALL_BYTES_MAX, Exchange::WriteCalls),
+    ] {
+        let load = |address, contents| GrpcLoad::new(address, contents, exchange);
+        assert!(against(size, grpc::serve, load).ops > 0, "{exchange:?}");
+    }
 }
 
 #[test]
@@ -83,13 +90,14 @@ fn durability_is_found_wherever_the_status_has_it() {
 #[test]
 fn only_plain_http_is_measured() {
     let target = |server: &str| Target {
-        server: server.into(),
+        servers: server.split(',').map(str::to_owned).collect(),
         token: crate::config::Token::new("t"),
         credentials: None,
     };
     assert_eq!(address_of(&target("http://127.0.0.1:81")).unwrap(), "127.0.0.1:81".parse().unwrap());
     assert_eq!(address_of(&target("http://[::1]")).unwrap(), "[::1]:80".parse().unwrap());
     assert!(address_of(&target("https://127.0.0.1:81")).is_err());
+    assert!(address_of(&target("http://127.0.0.1:81,http://127.0.0.1:82")).is_err());
 }
 
 /// What `hay bench --prefix /mine` did to a server that answers its first request so.

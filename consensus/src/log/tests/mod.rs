@@ -28,7 +28,7 @@ fn log_config(dir: &Path) -> LogConfig {
 }
 
 fn store(dir: &Path, disk: SharedDisk) -> LogStore {
-    LogStore { log: open(log_config(dir), disk).unwrap() }
+    LogStore { log: open(log_config(dir), disk).unwrap(), reached: None }
 }
 
 fn entry(term: u64, index: u64, bytes: usize) -> Entry {
@@ -156,7 +156,7 @@ async fn a_crash_after_any_change_leaves_what_was_acknowledged() {
         before.log.stop();
         let failing = Failing::after(after);
         let Ok(log) = open(log_config(dir.path()), FailingDisk::shared(&failing)) else { continue };
-        let mut log = LogStore { log };
+        let mut log = LogStore { log, reached: None };
         let history = play(&mut log).await;
         log.log.stop();
         let mut log = store(dir.path(), RealDisk::shared());
@@ -245,7 +245,7 @@ async fn a_failed_sync_is_never_tried_again() {
     store(dir.path(), RealDisk::shared()).log.stop();
     let failing = Failing::syncs_after(i64::MAX);
     let disk = FailingDisk::shared(&failing);
-    let mut log = LogStore { log: open(log_config(dir.path()), disk).unwrap() };
+    let mut log = store(dir.path(), disk);
     log.blocking_append([entry(1, 0, 10)]).await.unwrap();
     failing.left.store(0, Ordering::SeqCst);
     log.blocking_append([entry(1, 1, 10)]).await.unwrap_err();
@@ -263,7 +263,7 @@ async fn a_tail_that_may_not_be_durable_is_written_again_at_the_next_start() {
     let dir = tempfile::tempdir().unwrap();
     store(dir.path(), RealDisk::shared()).log.stop();
     let failing = Failing::syncs_after(i64::MAX);
-    let mut log = LogStore { log: open(log_config(dir.path()), FailingDisk::shared(&failing)).unwrap() };
+    let mut log = store(dir.path(), FailingDisk::shared(&failing));
     log.blocking_append([entry(1, 0, 10)]).await.unwrap();
     let durable = failing.written_to();
     failing.left.store(0, Ordering::SeqCst);
@@ -273,7 +273,7 @@ async fn a_tail_that_may_not_be_durable_is_written_again_at_the_next_start() {
     log.log.stop();
 
     let well = Failing::after(i64::MAX);
-    let mut log = LogStore { log: open(log_config(dir.path()), FailingDisk::shared(&well)).unwrap() };
+    let mut log = store(dir.path(), FailingDisk::shared(&well));
     let events = well.events.lock().clone();
     let again = events.iter().position(|e| *e == Event::Wrote(durable, end - durable));
     let again = again.unwrap_or_else(|| panic!("{durable}..{end} was not written again: {events:?}"));
@@ -290,21 +290,21 @@ async fn a_tail_that_may_not_be_durable_is_written_again_at_the_next_start() {
 async fn a_disk_that_was_full_while_a_segment_was_prepared_does_not_end_the_log_later() {
     let dir = tempfile::tempdir().unwrap();
     let failing = Failing::after(i64::MAX);
-    let mut log = LogStore { log: open(log_config(dir.path()), FailingDisk::shared(&failing)).unwrap() };
+    let mut log = store(dir.path(), FailingDisk::shared(&failing));
     while failing.zeroed() < 2 {
         tokio::task::yield_now().await;
     }
     // The first fills a segment, the second goes into the one that is ready; then none more can be prepared.
     failing.zeros_left.store(0, Ordering::SeqCst);
     for index in 0..2 {
-        log.blocking_append([entry(1, index, 1900)]).await.unwrap();
+        log.blocking_append([entry(1, index, 1800)]).await.unwrap();
     }
     while failing.zeros_refused.load(Ordering::SeqCst) == 0 {
         tokio::task::yield_now().await;
     }
     failing.zeros_left.store(i64::MAX, Ordering::SeqCst);
     for index in 2..5 {
-        log.blocking_append([entry(1, index, 1900)]).await.unwrap();
+        log.blocking_append([entry(1, index, 1800)]).await.unwrap();
     }
     log.log.stop();
     let names = std::fs::read_dir(dir.path().join("log")).unwrap();

@@ -9,6 +9,7 @@ use hay_common::ids::ClusterId;
 use hay_common::random::SeededRandom;
 
 use super::{Cluster, eventually};
+use crate::formation::{Formation, FormationId};
 use crate::switchboard::Weather;
 use crate::transport::{CallKind, Envelope};
 use crate::{Group, GroupConfig, ProposeError, Refusal};
@@ -248,6 +249,67 @@ async fn a_group_of_one_grows_and_an_older_directory_too() {
     cluster.start(one).await;
     eventually("the new one follows", || (cluster.has(one) == ["old"]).then_some(())).await;
     assert_eq!(cluster.group(0).leader_address(), Some(cluster.places[0].address.clone()));
+    cluster.end().await;
+}
+
+fn promise(cluster: &Cluster, to: usize, id: u128, list: &[&str]) -> Envelope {
+    let me = cluster.group(to).member();
+    let ids = [me.0, 5, 6, 7];
+    let others = list.iter().filter(|address| **address != cluster.places[to].address);
+    let members = std::iter::once((me.0, cluster.places[to].address.clone()))
+        .chain(others.zip(&ids[1..]).map(|(address, id)| (*id, (*address).to_owned())));
+    let formation = Formation { id: FormationId(id), members: members.collect() };
+    Envelope {
+        cluster: ClusterId::from_random(super::CLUSTER),
+        group: "test".to_owned(),
+        formation: None,
+        from: hay_common::ids::MemberId(5),
+        to: Some(me),
+        body: crate::wire::encode(&formation).unwrap(),
+    }
+}
+
+/// Members 0 and 1 might form one group with the last, and two others another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_promises_itself_only_to_its_own_list() {
+    let mut cluster = Cluster::new(3, 7);
+    cluster.start(2).await;
+    for other in [&["m2:1", "m3:1", "m4:1"][..], &["m0:1", "m2:1"], &["m0:1", "m1:1", "m2:1", "m3:1"]] {
+        let refused = cluster.group(2).receive(CallKind::Promise, promise(&cluster, 2, 1, other)).await;
+        assert!(matches!(&refused, Err(Refusal::OtherList { .. })), "{other:?}: {refused:?}");
+    }
+    assert_eq!(cluster.group(2).status().formation, None);
+    let own = promise(&cluster, 2, 2, &["m0:1", "m1:1", "m2:1"]);
+    cluster.group(2).receive(CallKind::Promise, own).await.unwrap();
+    assert_eq!(cluster.group(2).status().formation, Some(FormationId(2)));
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promise_whose_asker_went_away_is_written_before_the_next() {
+    let mut cluster = Cluster::new(3, 8);
+    cluster.start(2).await;
+    let disk = cluster.places[2].disk.clone();
+    disk.hold("formation");
+    let list = ["m0:1", "m1:1", "m2:1"];
+    let ask = |id| {
+        let (group, envelope) = (cluster.group(2), promise(&cluster, 2, id, &list));
+        tokio::spawn(async move { group.receive(CallKind::Promise, envelope).await })
+    };
+    let first = ask(1);
+    eventually("it is being written", || disk.holds_any().then_some(())).await;
+    first.abort();
+    let _ = first.await;
+    let second = ask(2);
+    // Time enough for it to be written beside the first.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(disk.holding(), 1);
+    disk.let_go();
+    second.await.unwrap().unwrap();
+    assert_eq!(cluster.group(2).status().formation, Some(FormationId(2)));
+    cluster.kill(2).await;
+    cluster.start(2).await;
+    assert_eq!(cluster.group(2).status().formation, Some(FormationId(2)));
     cluster.end().await;
 }
 

@@ -1,9 +1,11 @@
 //! Groups of several members over the network within the process. Faults come from a seed, which is printed.
 //!
 //! What is assumed: members stop and come back with what they had synced, or with nothing; ways between them are cut, in
-//! one direction too; messages are late, lost, repeated, out of order. Disks don't lie; that is what `crash` is about.
+//! one direction too; messages are late, lost, repeated, out of order; disks hang and fill up. They don't lie; that is what
+//! `crash` is about.
 
 mod checker;
+mod disks;
 mod failover;
 mod formation;
 mod histories;
@@ -12,14 +14,15 @@ mod snapshots;
 mod wire;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hay_common::disk::RealDisk;
 use hay_common::ids::ClusterId;
 use hay_common::random::{SeededRandom, SharedRandom};
 use tempfile::TempDir;
 
+use super::disk::{Failing, FailingDisk};
 use super::{CLUSTER, Journal};
 use crate::switchboard::Switchboard;
 use crate::{Group, GroupConfig, GroupDeps, StartError};
@@ -29,6 +32,17 @@ pub(super) struct Place {
     pub(super) address: String,
     pub(super) group: Option<Group>,
     pub(super) journal: Journal,
+    /// Of the one that runs there, or ran there last.
+    pub(super) disk: Arc<Failing>,
+    /// The next one's disk holds changes of files with this in their path.
+    pub(super) hold: Option<&'static str>,
+}
+
+impl Place {
+    fn at(address: &str) -> Self {
+        let (disk, journal) = (Failing::after(i64::MAX), Journal::default());
+        Self { address: address.to_owned(), group: None, journal, disk, hold: None }
+    }
 }
 
 /// Members on one switchboard.
@@ -52,12 +66,10 @@ impl Cluster {
     pub(super) fn new(count: usize, seed: u64) -> Self {
         let random = SeededRandom::shared(seed);
         let peers: Vec<String> = (0..count).map(|n| format!("m{n}:1")).collect();
-        let place =
-            |address: &String| Place { address: address.clone(), group: None, journal: Journal::default() };
         Self {
             dir: fast_dir(),
             board: Switchboard::new(random.clone()),
-            places: peers.iter().map(place).collect(),
+            places: peers.iter().map(|address| Place::at(address)).collect(),
             random,
             peers,
             change: |config| config,
@@ -77,7 +89,7 @@ impl Cluster {
     /// One more place, not in the static list.
     pub(super) fn add_place(&mut self) -> usize {
         let address = format!("m{}:1", self.places.len());
-        self.places.push(Place { address, group: None, journal: Journal::default() });
+        self.places.push(Place::at(&address));
         self.places.len() - 1
     }
 
@@ -93,8 +105,13 @@ impl Cluster {
         let config = self.config(n);
         let address = self.places[n].address.clone();
         let transport = self.board.from(&address);
+        let disk = Failing::after(i64::MAX);
+        if let Some(part) = self.places[n].hold {
+            disk.hold(part);
+        }
+        self.places[n].disk = disk.clone();
         let deps = GroupDeps {
-            disk: RealDisk::shared(),
+            disk: FailingDisk::shared(&disk),
             random: self.random.clone(),
             clock: hay_common::clock::SystemClock::shared(),
             transport,
@@ -111,10 +128,11 @@ impl Cluster {
         self.try_start(n).await.unwrap();
     }
 
-    /// As `kill -9`: nothing leaves it any more, and what was not synced is gone.
+    /// As `kill -9`: nothing leaves it any more, and nothing more reaches its disk.
     pub(super) async fn kill(&mut self, n: usize) {
         let Some(group) = self.places[n].group.take() else { return };
         self.board.unplug(&self.places[n].address);
+        self.places[n].disk.kill();
         group.crash().await;
     }
 

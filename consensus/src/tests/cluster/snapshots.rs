@@ -91,3 +91,19 @@ async fn a_new_member_begins_with_a_snapshot() {
     assert!(cluster.board.snapshots_sent() > 0);
     cluster.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_of_log_bring_followers_a_snapshot_too() {
+    let mut cluster = Cluster::new(3, 3);
+    cluster.change = |config| GroupConfig { snapshot_every_bytes: 100 << 10, ..config };
+    for n in 0..3 {
+        cluster.start(n).await;
+    }
+    for n in 0..20u8 {
+        let leader = cluster.leader().await;
+        let _ = cluster.group(leader).propose(Bytes::from(vec![n; 20 << 10])).await;
+    }
+    let has_one = |n: usize| cluster.group(n).status().snapshot.is_some();
+    eventually("each has a snapshot", || (0..3).all(has_one).then_some(())).await;
+    cluster.end().await;
+}

@@ -96,6 +96,13 @@ impl Master for Core {
     ) -> Result<Response<crate::v1::RepairVolumeReply>, Status> {
         Err(Status::unimplemented("no test asks for it"))
     }
+
+    async fn change_masters(
+        &self,
+        _: Request<crate::v1::ChangeMastersRequest>,
+    ) -> Result<Response<crate::v1::ChangeMastersReply>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
 }
 
 stage!(Stage, Core, DynMaster, RemoteMaster, serve_master);

@@ -5,16 +5,25 @@ mod proxy;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use hay_client::group::{Members, masters};
+use hay_client::master::MasterClient;
+use hay_common::clock::SystemClock;
+use hay_common::disk::RealDisk;
+use hay_common::ids::NodeId;
+use hay_common::random::SystemRandom;
+use hay_proto::rpc::credential::ClusterKey;
+use hay_proto::rpc::{Credentials, Peer, Role};
 use serde_json::Value;
 
-use super::{Api, eventually, eventually_async, hay};
+use super::{Api, Endpoint, eventually, eventually_async, hay};
 pub use process::Process;
 pub use proxy::{Link, Network, Way};
 
 /// A start of many processes on two cores, with elections and first volumes.
-const START_WITHIN: Duration = Duration::from_secs(90);
+pub const START_WITHIN: Duration = Duration::from_secs(90);
 
 /// What a cluster is made of.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +45,8 @@ pub struct Cluster {
     processes: Vec<Process>,
     gateways: Vec<SocketAddr>,
     token: String,
+    /// The masters as their clients are given them.
+    masters: Vec<String>,
     dir: PathBuf,
     _temporary: tempfile::TempDir,
 }
@@ -70,6 +81,7 @@ impl Cluster {
         };
         let (at_masters, at_filers) = (at(&masters), at(&filers));
 
+        let masters_at = masters.iter().map(|(_, place)| place.called.to_string()).collect();
         let mut line = Vec::new();
         for (name, place) in &masters {
             let mut args = service("master", &dir, name, place);
@@ -97,12 +109,21 @@ impl Cluster {
         let processes = line
             .into_iter()
             .map(|(name, mut args)| {
+                let operations = free_address();
                 args.extend(["--cluster-key".into(), key.to_str().unwrap().to_owned()]);
-                Process::new(&name, args, dir.join(format!("{name}.log")))
+                args.extend(["--operations".into(), operations.to_string()]);
+                Process::new(&name, args, operations, dir.join(format!("{name}.log")))
             })
             .collect();
-        let mut cluster =
-            Self { network, processes, gateways, token: String::new(), dir, _temporary: temporary };
+        let mut cluster = Self {
+            network,
+            processes,
+            gateways,
+            token: String::new(),
+            masters: masters_at,
+            dir,
+            _temporary: temporary,
+        };
         cluster.start_all();
         cluster.token = eventually("the filer has written the credentials", START_WITHIN, || {
             let path = cluster.dir.join("filer-1/credentials.toml");
@@ -128,6 +149,23 @@ impl Cluster {
     pub fn start_one(&mut self, name: &str) {
         let pid = self.process(name).start();
         self.network.runs(name, pid);
+    }
+
+    /// Removes the directory of a process that does not run.
+    pub fn wipe(&mut self, name: &str) {
+        assert!(!self.process(name).is_running(), "{name} runs");
+        std::fs::remove_dir_all(self.dir.join(name)).unwrap();
+    }
+
+    /// Waits until a process that was started says that it does its part.
+    pub async fn wait_up(&mut self, name: &str) {
+        let api = Api::new(&format!("http://{}", self.process(name).operations), None);
+        eventually_async(&format!("{name} is up"), START_WITHIN, || async {
+            let asked = api.try_send(reqwest::Method::GET, "/readyz", &[], "").await;
+            let answer = asked.map_err(|e| e.to_string())?;
+            if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
+        })
+        .await;
     }
 
     /// Waits until every gateway says that all can work.
@@ -195,6 +233,36 @@ impl Cluster {
     /// Clients of all gateways.
     pub fn apis(&self) -> Vec<Api> {
         (0..self.gateways.len()).map(|n| self.api(n)).collect()
+    }
+
+    /// Gateway number `n` as a process.
+    pub fn endpoint(&mut self, n: usize) -> Endpoint {
+        let (http, token) = (self.gateways[n % self.gateways.len()], self.token.clone());
+        let pid = self.process(&format!("gateway-{}", n % self.gateways.len() + 1)).pid();
+        Endpoint { http, token, pid }
+    }
+
+    /// The masters as a gateway sees them that has just started.
+    pub fn master_client(&self) -> MasterClient {
+        let key = ClusterKey::load(&RealDisk, &self.dir.join("cluster.key")).unwrap().unwrap();
+        let (clock, random) = (SystemClock::shared(), SystemRandom::shared().unwrap());
+        let peer = Peer { role: Role::Gateway, node: NodeId::from_random(random.u128()) };
+        let credentials = Credentials::new(Arc::new(key), peer, clock.clone());
+        let members = Members::at(&self.masters).unwrap();
+        MasterClient::start(masters(members, &credentials, clock.clone(), random.clone()), clock, random)
+    }
+
+    /// The name of the master that others call by `address`.
+    pub fn master_at(&self, address: &str) -> String {
+        let number =
+            self.masters.iter().position(|known| known == address).expect("a master of this cluster");
+        format!("master-{}", number + 1)
+    }
+
+    /// What `hay` needs to use any gateway.
+    pub fn environment(&self) -> [(&'static str, String); 2] {
+        let urls: Vec<String> = (0..self.gateways.len()).map(|n| self.url(n)).collect();
+        [("HAY_SERVER", urls.join(",")), ("HAY_TOKEN", self.token.clone())]
     }
 
     /// The address of gateway number `n`.

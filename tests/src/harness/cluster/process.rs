@@ -1,6 +1,7 @@
 //! One role as a process: its command line, its life, its log.
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -18,13 +19,15 @@ const LOG_LINES_SHOWN: usize = 25;
 pub struct Process {
     pub name: String,
     args: Vec<String>,
+    /// Where it says how it is.
+    pub operations: SocketAddr,
     log: PathBuf,
     child: Option<Child>,
 }
 
 impl Process {
-    pub fn new(name: &str, args: Vec<String>, log: PathBuf) -> Self {
-        Self { name: name.to_owned(), args, log, child: None }
+    pub fn new(name: &str, args: Vec<String>, operations: SocketAddr, log: PathBuf) -> Self {
+        Self { name: name.to_owned(), args, operations, log, child: None }
     }
 
     /// Starts it; returns its process id.
@@ -49,9 +52,12 @@ impl Process {
         self.child.is_some()
     }
 
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(self.child.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name)))
+    }
+
     fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name));
-        kill_process(Pid::from_child(child), signal).unwrap();
+        kill_process(self.pid(), signal).unwrap();
     }
 
     /// SIGKILL, and waits until it is gone.

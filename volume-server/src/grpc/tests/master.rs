@@ -18,8 +18,13 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// The next report, which is acknowledged.
     pub async fn report(&mut self) -> v1::HeartbeatReport {
-        self.reports.next().await.unwrap().unwrap()
+        let report = self.reports.next().await.unwrap().unwrap();
+        let heard = Command::Acknowledge(v1::Acknowledge { sequence: report.sequence, ..Default::default() });
+        // A server that has so much to read hears from its master anyway.
+        let _ = self.commands.try_send(Ok(v1::HeartbeatCommand { command: Some(heard) }));
+        report
     }
 
     /// The next report that names volumes.
@@ -41,18 +46,27 @@ impl Session {
     }
 }
 
-pub(crate) struct TestMaster(Mutex<Option<mpsc::Sender<Session>>>);
+pub(crate) struct TestMaster {
+    sessions: Mutex<Option<mpsc::Sender<Session>>>,
+    /// Brings down whoever calls.
+    is_faulty: bool,
+}
 
 impl TestMaster {
     /// Takes reports and says nothing.
     pub fn silent() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(None)))
+        Arc::new(Self { sessions: Mutex::new(None), is_faulty: false })
     }
 
     /// Hands each stream to the test.
     pub fn played() -> (Arc<Self>, mpsc::Receiver<Session>) {
         let (sender, sessions) = mpsc::channel(8);
-        (Arc::new(Self(Mutex::new(Some(sender)))), sessions)
+        (Arc::new(Self { sessions: Mutex::new(Some(sender)), is_faulty: false }), sessions)
+    }
+
+    /// A fault of the program in whatever task calls it.
+    pub fn faulty() -> Arc<Self> {
+        Arc::new(Self { sessions: Mutex::new(None), is_faulty: true })
     }
 }
 
@@ -65,7 +79,8 @@ impl Master for TestMaster {
         &self,
         request: Request<Streaming<v1::HeartbeatReport>>,
     ) -> Result<Response<Self::HeartbeatStream>, Status> {
-        let sender = self.0.lock().clone();
+        assert!(!self.is_faulty, "a fault that the test wants");
+        let sender = self.sessions.lock().clone();
         let Some(sender) = sender else {
             let mut reports = request.into_inner();
             let drained = stream::once(async move { while reports.next().await.is_some() {} });
@@ -109,6 +124,13 @@ impl Master for TestMaster {
         &self,
         _: Request<v1::RepairVolumeRequest>,
     ) -> Result<Response<v1::RepairVolumeReply>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn change_masters(
+        &self,
+        _: Request<v1::ChangeMastersRequest>,
+    ) -> Result<Response<v1::ChangeMastersReply>, Status> {
         Err(Status::unimplemented("no test asks for it"))
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use hay_common::clock::SystemClock;
-use hay_common::disk::RealDisk;
+use hay_common::disk::{RealDisk, SharedDisk};
 use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::{ClusterId, Epoch, NeedleKey, NodeId, VolumeId};
 use hay_common::model::SizeClass;
@@ -34,6 +34,10 @@ pub(crate) fn key() -> ClusterKey {
 }
 
 async fn start(dir: &std::path::Path, master: Arc<TestMaster>) -> Arc<VolumeServer> {
+    start_on(dir, RealDisk::shared(), master).await
+}
+
+async fn start_on(dir: &std::path::Path, disk: SharedDisk, master: Arc<TestMaster>) -> Arc<VolumeServer> {
     let store =
         StoreConfig { zero_ahead_bytes: 1 << 20, reserve_bytes: 0, ..StoreConfig::new(dir, key().cluster()) };
     let config = VolumeServerConfig {
@@ -44,7 +48,7 @@ async fn start(dir: &std::path::Path, master: Arc<TestMaster>) -> Arc<VolumeServ
         tier: "hot".to_owned(),
     };
     let deps = Deps {
-        disk: RealDisk::shared(),
+        disk,
         clock: SystemClock::shared(),
         random: SeededRandom::shared(3),
         lease_key: key().public(),

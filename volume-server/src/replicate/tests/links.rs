@@ -33,6 +33,8 @@ pub(super) struct Links {
     fates: Mutex<HashMap<(usize, usize), Fate>>,
     /// Batches from server to server.
     pub batches: AtomicUsize,
+    /// The same for each receiver.
+    sent: Mutex<Vec<usize>>,
 }
 
 impl Links {
@@ -42,6 +44,7 @@ impl Links {
             cores: Mutex::new(vec![None; count]),
             fates: Mutex::default(),
             batches: AtomicUsize::new(0),
+            sent: Mutex::new(vec![0; count]),
         })
     }
 
@@ -51,6 +54,11 @@ impl Links {
 
     pub fn core(&self, n: usize) -> Option<Arc<VolumeServer>> {
         self.cores.lock()[n].clone()
+    }
+
+    /// Batches from other servers to this one.
+    pub fn sent_to(&self, n: usize) -> usize {
+        self.sent.lock()[n]
     }
 
     pub fn set(&self, from: usize, to: usize, fate: Fate) {
@@ -126,6 +134,7 @@ impl Volume for Link {
         &self,
         ask: Request<v1::ReplicateBatchRequest>,
     ) -> Answer<v1::ReplicateBatchReply> {
+        self.links.sent.lock()[self.to] += 1;
         self.links.batches.fetch_add(1, Ordering::SeqCst);
         self.carry(|core| async move { core.replicate_batch(ask).await }).await
     }

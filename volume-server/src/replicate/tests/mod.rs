@@ -189,7 +189,11 @@ impl World {
         let copy = tempfile::tempdir().unwrap();
         for name in std::fs::read_dir(self.servers[n].dir.path()).unwrap() {
             let name = name.unwrap();
-            std::fs::copy(name.path(), copy.path().join(name.file_name())).unwrap();
+            match std::fs::copy(name.path(), copy.path().join(name.file_name())) {
+                // Published, or removed, since the names were read.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                copied => drop(copied.unwrap()),
+            }
         }
         self.servers[n].dir = copy;
         self.start(n).await;

@@ -1,5 +1,6 @@
 //! One fault at a time.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -67,6 +68,41 @@ async fn a_slow_replica_counts_as_failed_and_a_little_slow_one_does_not() {
     assert_eq!(world.append(2, 10).await.unwrap_err().code, ErrorCode::VolumeNotWritable);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_behind_a_replica_that_does_not_answer_waits_for_no_second_timeout() {
+    let world = Arc::new(World::new(3, SizeClass::Small).await);
+    world.append(1, 10).await.unwrap();
+    let before = world.links.batches.load(Ordering::SeqCst);
+    world.links.set(0, 2, Fate::Slow(REPLICATE_TIMEOUT * 3));
+    let write = |needle| {
+        let world = world.clone();
+        tokio::spawn(async move { world.append(needle, 10).await })
+    };
+    // The first is on its way to both others before the next come: those are gathered behind it.
+    let first = write(2);
+    while world.links.batches.load(Ordering::SeqCst) < before + 2 {
+        tokio::task::yield_now().await;
+    }
+    let mut later = Vec::new();
+    for needle in 3..6 {
+        later.push(write(needle));
+        // Stored here: it waits for the others alone.
+        while !world.has(0, needle) || !world.has(1, needle) {
+            tokio::task::yield_now().await;
+        }
+    }
+    for written in later.into_iter().chain([first]) {
+        let failure = written.await.unwrap().unwrap_err();
+        assert_eq!(failure.code, ErrorCode::VolumeNotWritable, "{}", failure.message);
+        assert!(failure.message.contains("server-2:1"), "{}", failure.message);
+    }
+    let sent = world.links.sent_to(2);
+    assert_eq!(
+        sent, 2,
+        "only the first two are sent at all: the others' answer does not hang on another timeout"
+    );
+}
+
 /// The primary reaches its writers and the other replicas, but no master.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_sealed_survivor_fences_a_primary_that_has_heard_of_nothing() {
@@ -106,7 +142,13 @@ async fn a_replica_that_comes_back_is_nothing_until_it_is_confirmed() {
     world.append(2, 10).await.unwrap();
     // As a replica.
     world.kill_and_start(1).await;
-    assert_eq!(world.append(3, 10).await.unwrap_err().code, ErrorCode::Unavailable);
+    let failure = world.append(3, 10).await.unwrap_err();
+    assert_eq!(
+        failure.code,
+        ErrorCode::VolumeNotWritable,
+        "the server that took it is well: {}",
+        failure.message
+    );
     assert!(!world.has(1, 3));
     assert_eq!(world.core(0).replication.infos()[0].failed_replica, None, "it has only just come back");
     // What it holds it serves: names are of content. What it does not hold, it does not call absent.
@@ -117,6 +159,20 @@ async fn a_replica_that_comes_back_is_nothing_until_it_is_confirmed() {
     world.confirm(1, Epoch(2), VolumeState::Sealed, Part::Whole).await;
     let state = world.core(1).store().state(VOLUME).unwrap();
     assert_eq!((state.epoch, state.sealed.is_some()), (Epoch(2), true));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_append_meets_a_replica_that_is_not_confirmed_yet_and_the_volume_goes_on() {
+    let mut world = World::new(2, SizeClass::Large).await;
+    let len = (2 << 20) + 7;
+    world.append(1, len).await.unwrap();
+    world.kill_and_start(1).await;
+    let failure = world.append(2, len).await.unwrap_err();
+    assert_eq!(failure.code, ErrorCode::VolumeNotWritable, "{}", failure.message);
+    assert_eq!(world.core(0).replication.infos()[0].failed_replica, None, "it has only just come back");
+    world.confirm(1, FIRST, VolumeState::Writable, Part::Whole).await;
+    world.append(3, len).await.unwrap();
+    assert!(world.holds(1, 3, len).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -182,6 +238,6 @@ async fn what_comes_while_a_call_is_under_way_goes_together() {
     world.links.set(0, 1, Fate::Slow(Duration::from_millis(300)));
     let many = join_all((0..400u128).map(|needle| world.append(needle, 100))).await;
     assert!(many.iter().all(Result::is_ok));
-    let batches = world.links.batches.load(std::sync::atomic::Ordering::SeqCst);
+    let batches = world.links.batches.load(Ordering::SeqCst);
     assert!(batches <= 5, "{batches} calls for what fits into two");
 }

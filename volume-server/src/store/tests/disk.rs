@@ -1,12 +1,13 @@
 //! A disk that fails as it is told. Fault model: a call of one kind, on files whose name ends so, fails from its nth time on
-//! or once; a failing write may have written some of its bytes; a failing sync leaves everything as it is.
+//! or once; a failing write may have written some of its bytes; a failing sync leaves everything as it is. Calls of one kind
+//! may also be held until they are let go.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hay_common::disk::{DirLock, Disk, DiskFile, OpenMode, RealDisk, Space};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
@@ -35,12 +36,24 @@ struct Plan {
     /// The largest single read, and the bytes of all.
     reads: (usize, usize),
     free: Option<u64>,
+    held: Option<(Call, &'static str)>,
 }
 
 #[derive(Clone, Default)]
-pub(crate) struct FaultyDisk(Arc<Mutex<Plan>>);
+pub(crate) struct FaultyDisk(Arc<Mutex<Plan>>, Arc<Condvar>);
 
 impl FaultyDisk {
+    /// Such calls wait from now on.
+    pub fn hold(&self, call: Call, ends_with: &'static str) {
+        self.0.lock().held = Some((call, ends_with));
+    }
+
+    /// They go on.
+    pub fn let_go(&self) {
+        self.0.lock().held = None;
+        self.1.notify_all();
+    }
+
     pub fn set(&self, fault: Fault) {
         self.0.lock().faults.push(fault);
     }
@@ -77,6 +90,10 @@ impl FaultyDisk {
     fn meets(&self, call: Call, path: &Path) -> Option<Fault> {
         let mut plan = self.0.lock();
         plan.calls.push((call, path.to_owned()));
+        let is_held = |plan: &mut Plan| {
+            plan.held.is_some_and(|(held, ends)| held == call && path.to_str().unwrap().ends_with(ends))
+        };
+        self.1.wait_while(&mut plan, is_held);
         let at = plan
             .faults
             .iter()

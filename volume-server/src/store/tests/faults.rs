@@ -285,10 +285,10 @@ async fn a_creation_that_is_repeated_and_cut_short_anywhere_can_be_repeated_agai
         ..EVERY_TIME
     });
     assert!(store.create(new, EPOCH, SizeClass::Small).is_err());
-    // The data of the second try, the state of the first.
+    // The state of the second try, the data of the first.
     disk.set(Fault {
         call: Call::Publish,
-        ends_with: "9.state",
+        ends_with: "9.vol",
         kind: ErrorKind::Other,
         once: true,
         ..EVERY_TIME
@@ -320,4 +320,54 @@ async fn durability_async_syncs_though_appends_never_pause() {
     // Every second, or third where the appender saw the clock late.
     let syncs = disk.count(Call::Sync, "8.vol");
     assert!((3..=10).contains(&syncs), "{syncs} syncs");
+}
+
+/// Until a thread of the store has come to such a call.
+fn wait_for(disk: &FaultyDisk, call: Call, ends_with: &str) {
+    while disk.count(call, ends_with) == 0 {
+        std::thread::yield_now();
+    }
+}
+
+#[tokio::test]
+async fn a_seal_is_answered_before_the_file_is_cut_and_nobody_writes_to_it_until_then() {
+    let (dir, disk, store) = faulty();
+    for key in 0..10 {
+        put(&store, SMALL, key, 1000).await.unwrap();
+    }
+    disk.hold(Call::SetLen, "7.vol");
+    store.seal(SMALL, Epoch(4)).unwrap();
+    wait_for(&disk, Call::SetLen, "7.vol");
+    let store = Arc::new(store);
+    let own = store.clone();
+    let filling = std::thread::spawn(move || {
+        own.begin_fill(SMALL, Epoch(5), SizeClass::Small, &[NodeId::from_random(1)]).unwrap();
+        let more = NewNeedle::new(Epoch(5), NeedleKey(10), Cookie(1), 2, vec![data(10, 1000)], None);
+        block_on(own.fill(SMALL, vec![more.unwrap()]))
+    });
+    // Time enough for one that does not wait.
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    disk.let_go();
+    assert_eq!(filling.join().unwrap(), [Ok(())]);
+    store.finish_fill(SMALL, Epoch(5), false).unwrap();
+    store.close();
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(read_only(&store, SMALL), None);
+    for key in 0..11 {
+        holds(&store, SMALL, key, 1000).await;
+    }
+}
+
+#[tokio::test]
+async fn a_seal_that_a_disk_can_not_persist_is_seen_by_the_masters() {
+    let (_dir, disk, store) = faulty();
+    put(&store, SMALL, 1, 10).await.unwrap();
+    disk.set(Fault { call: Call::Publish, ends_with: "7.state", kind: ErrorKind::Other, ..EVERY_TIME });
+    assert!(store.seal(SMALL, Epoch(8)).is_err());
+    assert!(read_only(&store, SMALL).unwrap().contains("seal could not be persisted"));
+    // A full disk passes.
+    disk.set(Fault { call: Call::Publish, ends_with: "8.state", ..EVERY_TIME });
+    assert!(store.seal(LARGE, Epoch(8)).is_err());
+    assert_eq!(read_only(&store, LARGE), None);
 }

@@ -1,7 +1,8 @@
 //! The store over real files, over copies of them as a crash leaves them, and over a disk that fails.
 
+mod crash_points;
 mod crashes;
-mod disk;
+pub(crate) mod disk;
 mod faults;
 mod model;
 mod plain;
@@ -69,7 +70,11 @@ pub(crate) async fn holds(store: &Store, volume: VolumeId, key: u128, len: usize
 pub(crate) fn crash_copy(dir: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     for name in RealDisk.read_dir(dir).unwrap() {
-        std::fs::copy(dir.join(&name), copy.path().join(&name)).unwrap();
+        match std::fs::copy(dir.join(&name), copy.path().join(&name)) {
+            // Published, or removed, since the names were read.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            copied => drop(copied.unwrap()),
+        }
     }
     copy
 }
@@ -93,3 +98,8 @@ pub(crate) fn files_like(dir: &Path, part: &str) -> Vec<PathBuf> {
 }
 
 pub(crate) type SharedStore = Arc<Store>;
+
+/// For threads and for tests that are no tasks.
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}

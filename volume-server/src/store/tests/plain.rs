@@ -365,9 +365,9 @@ async fn a_volume_that_cannot_be_opened_is_not_absent_and_stops_no_other() {
 }
 
 #[test]
-fn a_volume_whose_making_was_cut_short_is_finished() {
+fn a_volume_without_a_state_and_without_needles_is_made_anew() {
     let (dir, store) = fresh();
-    // Killed after the data file was there, and nothing else.
+    // As an earlier program left it, killed after the data file was there, and nothing else.
     let copy = crash_copy(dir.path());
     drop(store);
     std::fs::remove_file(copy.path().join("00000008.state")).unwrap();
@@ -377,6 +377,8 @@ fn a_volume_whose_making_was_cut_short_is_finished() {
     })
     .unwrap();
     let store = open(copy.path());
-    assert_eq!(store.infos().len(), 2);
-    assert_eq!(store.infos()[1].epoch, EPOCH);
+    assert_eq!(store.infos().len(), 1, "who else has it nobody knows");
+    let members = [NodeId::from_random(1), store.node()];
+    store.create_replica(LARGE, EPOCH, SizeClass::Large, &members).unwrap();
+    assert_eq!((store.infos()[1].epoch, &store.state(LARGE).unwrap().members[..]), (EPOCH, &members[..]));
 }
