@@ -422,6 +422,8 @@ pub const READ_REPLICA_TIMEOUT: Duration = Duration::from_secs(3);
 pub const ADDRESS_AVOIDED: Duration = Duration::from_secs(10);
 /// A volume server that failed as a replica gets no new volumes for this long.
 pub const NODE_SUSPECTED: Duration = Duration::from_secs(30);
+/// One that fails again and again, each time for twice as long, but no longer than this.
+pub const NODE_SUSPECTED_MAX: Duration = Duration::from_secs(30 * 60);
 /// A volume server with so many volumes that failed there gets no new ones until somebody has looked.
 pub const NODE_FAILED_VOLUMES_MAX: usize = 16;
 /// A volume server whose stream ended counts as gone for new volumes after this long; and one that speaks keeps its id

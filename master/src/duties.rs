@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use hay_common::limits::HEARTBEAT_EVERY;
+use hay_common::limits::{HEARTBEAT_EVERY, HEARTBEAT_GONE};
 
 use crate::core::MasterCore;
 use crate::plan::decide;
@@ -48,12 +48,17 @@ pub(crate) async fn run(core: Arc<MasterCore>) {
         if term.is_some() {
             act(&core).await;
         }
+        let before = core.clock.monotonic();
         tokio::select! {
             _ = closing.wait_for(|closing| *closing) => return,
             _ = news.changed() => {}
             changed = leading.changed() => if changed.is_err() { return },
             // Time alone changes plans too: a command that was not followed, a server that fell silent.
             () = tokio::time::sleep(HEARTBEAT_EVERY) => {}
+        }
+        let now = core.clock.monotonic();
+        if now.saturating_sub(before) > HEARTBEAT_GONE {
+            core.live.lock().was_held_up(now);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the leader knows from heartbeats: who lives, what each server holds. Gone with the leadership, learned anew.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use hay_common::ids::{Epoch, NodeId, VolumeId};
@@ -142,12 +142,12 @@ pub struct LiveNode {
     pub total_bytes: u64,
     /// What it holds.
     pub volumes: HashMap<VolumeId, VolumeReport>,
-    /// Whether a full report of this stream has come.
+    /// Whether a full report of this stream has come, all of it.
     pub complete: bool,
+    /// What a full report has named whose other parts are still to come: nothing is decided by what is in those.
+    gathering: Option<HashSet<VolumeId>>,
     /// From when on it is believed what it says of others: not while it tells what it met before it came back.
     trusted_from: Duration,
-    /// When its stream ended.
-    gone: Option<Duration>,
     /// The run of the server that speaks.
     instance: Option<u128>,
     /// The map's version of each volume that it was told.
@@ -199,6 +199,12 @@ impl Live {
         *self = Self { since: now, last_session: self.last_session, ..Self::default() };
     }
 
+    /// This leader was held up itself: what it has not heard meanwhile may still be on its way, and nobody is called dead
+    /// for it.
+    pub fn was_held_up(&mut self, now: Duration) {
+        self.since = now;
+    }
+
     /// A stream begins for a server; one before it no longer counts.
     pub fn connect(&mut self, node: NodeId, commands: mpsc::Sender<Down>, now: Duration) -> u64 {
         self.last_session += 1;
@@ -210,8 +216,8 @@ impl Live {
             total_bytes: 0,
             volumes: HashMap::new(),
             complete: false,
+            gathering: None,
             trusted_from: Duration::MAX,
-            gone: None,
             instance: None,
             confirmed: HashMap::new(),
             sent: HashMap::new(),
@@ -225,7 +231,6 @@ impl Live {
     pub fn disconnect(&mut self, node: NodeId, session: u64) {
         if let Some(known) = self.nodes.get_mut(&node).filter(|known| known.session == session) {
             known.commands = None;
-            known.gone = Some(known.heard);
         }
     }
 
@@ -256,19 +261,28 @@ impl Live {
         known.free_bytes = report.free_bytes;
         known.total_bytes = report.total_bytes;
         if report.full {
-            known.volumes.clear();
-            known.complete = true;
+            known.gathering = Some(HashSet::new());
+        }
+        if let Some(named) = &mut known.gathering {
+            named.extend(report.volumes.iter().map(|volume| volume.id));
         }
         known.volumes.extend(report.volumes.into_iter().map(|volume| (volume.id, volume)));
         report.removed.iter().for_each(|id| drop(known.volumes.remove(id)));
+        if !report.partial
+            && let Some(named) = known.gathering.take()
+        {
+            known.volumes.retain(|id, _| named.contains(id));
+            known.complete = true;
+        }
         if known.complete && !report.partial {
             known.trusted_from = known.trusted_from.min(now + HEARTBEAT_GONE);
         }
         let digest = volumes_digest(known.volumes.values().map(|v| (v.id, v.epoch, v.state)));
-        let heard = match known.complete && (report.partial || digest == report.digest) {
-            true => Heard::Known,
-            false => Heard::AskFull,
+        let is_known = match report.partial {
+            true => known.complete || known.gathering.is_some(),
+            false => known.complete && digest == report.digest,
         };
+        let heard = if is_known { Heard::Known } else { Heard::AskFull };
         accused.into_iter().for_each(|node| self.suspicions.accuse(report.node, node, now));
         heard
     }
@@ -283,11 +297,10 @@ impl Live {
         self.suspicions.weight(node, now)
     }
 
-    /// Whether a server speaks, and its stream is there or was just now.
+    /// Whether a server speaks, and did so just now. A stream that is open says nothing: that of a server that is paused
+    /// or cut off is.
     pub fn stands(&self, node: NodeId, now: Duration) -> bool {
-        let is_there = |known: &LiveNode| {
-            known.commands.is_some() || known.gone.is_some_and(|at| now.saturating_sub(at) < HEARTBEAT_GONE)
-        };
+        let is_there = |known: &LiveNode| now.saturating_sub(known.heard) < HEARTBEAT_GONE;
         self.speaks(node, now) && self.nodes.get(&node).is_some_and(is_there)
     }
 

@@ -2,18 +2,51 @@
 //!
 //! Two servers that can't reach each other accuse each other, and so does one that is cut off: to it all others look dead.
 //! The one that is accused by more of them is believed less.
+//!
+//! A server that fails again as soon as it is trusted again would get new volumes each time, for ever. So each term is twice
+//! as long as the one before, and half as long again for each that it was well.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use hay_common::ids::NodeId;
-use hay_common::limits::NODE_SUSPECTED;
+use hay_common::limits::{NODE_SUSPECTED, NODE_SUSPECTED_MAX};
 
 /// Who says of whom that it failed as a replica, and until when that counts.
 #[derive(Debug, Default)]
 pub struct Suspicions {
     /// By the accused, then by the one who says so.
     accused: HashMap<NodeId, HashMap<NodeId, Duration>>,
+    /// Of those that are, or were lately, believed to have failed.
+    terms: HashMap<NodeId, Term>,
+}
+
+/// For how long a server is taken for one that has failed.
+#[derive(Debug, Clone, Copy)]
+struct Term {
+    until: Duration,
+    length: Duration,
+    /// The term before, for one that turns out to be nobody's fault.
+    before: Option<(Duration, Duration)>,
+    /// It has not come back meanwhile, and nobody more trusted has said otherwise.
+    holds: bool,
+}
+
+impl Term {
+    /// The term that follows one of `length` that ended at `until`.
+    fn after(earlier: Option<(Duration, Duration)>, now: Duration) -> Self {
+        let length = earlier.map_or(NODE_SUSPECTED, |(until, length)| {
+            let well = now.saturating_sub(until).as_millis() / length.as_millis().max(1);
+            // Beyond so many halvings nothing is left of any.
+            let halved = length / (1 << well.min(16));
+            (halved * 2).clamp(NODE_SUSPECTED, NODE_SUSPECTED_MAX)
+        });
+        Self { until: now + length, length, before: earlier, holds: true }
+    }
+
+    fn runs(&self, now: Duration) -> bool {
+        self.holds && now < self.until
+    }
 }
 
 impl Suspicions {
@@ -24,13 +57,49 @@ impl Suspicions {
             !accusers.is_empty()
         });
         self.accused.entry(node).or_default().insert(by, now + NODE_SUSPECTED);
+        self.judge(now);
+    }
+
+    /// Who speaks first is believed only until others have spoken.
+    fn judge(&mut self, now: Duration) {
+        self.terms.retain(|_, term| now < term.until.saturating_add(NODE_SUSPECTED_MAX * 4));
+        for node in self.accused.keys().copied().collect::<Vec<_>>() {
+            let known = self.terms.get(&node).copied();
+            let runs = known.is_some_and(|term| term.runs(now));
+            match (self.is_accused(node, now), known) {
+                (true, Some(term)) if runs => {
+                    let until = term.until.max(now + NODE_SUSPECTED);
+                    self.terms.insert(node, Term { until, ..term });
+                }
+                (true, known) => {
+                    let earlier = known.map(|term| (term.until, term.length));
+                    self.terms.insert(node, Term::after(earlier, now));
+                }
+                (false, Some(term)) if runs => match term.before {
+                    Some((until, length)) => {
+                        self.terms.insert(node, Term { until, length, before: None, holds: false });
+                    }
+                    None => drop(self.terms.remove(&node)),
+                },
+                (false, _) => {}
+            }
+        }
     }
 
     /// A server has come back: what it met while it was away, and what others met of it, says nothing any more.
     pub fn acquit(&mut self, node: NodeId) {
         self.accused.remove(&node);
-        for accusers in self.accused.values_mut() {
-            accusers.remove(&node);
+        let mut over = vec![node];
+        for (accused, accusers) in &mut self.accused {
+            if accusers.remove(&node).is_some() && accusers.is_empty() {
+                over.push(*accused);
+            }
+        }
+        for node in over {
+            // How long it was is remembered: coming back is no proof of being well.
+            if let Some(term) = self.terms.get_mut(&node) {
+                term.holds = false;
+            }
         }
     }
 
@@ -44,8 +113,12 @@ impl Suspicions {
         self.accusers(node, now).count()
     }
 
-    /// Whether somebody that is no more suspicious itself has met a failure of it.
+    /// Whether somebody that is no more suspicious itself has met a failure of it, and its term is not over.
     pub fn failed(&self, node: NodeId, now: Duration) -> bool {
+        self.is_accused(node, now) || self.terms.get(&node).is_some_and(|term| term.runs(now))
+    }
+
+    fn is_accused(&self, node: NodeId, now: Duration) -> bool {
         let weight = self.weight(node, now);
         self.accusers(node, now).any(|by| self.weight(by, now) <= weight)
     }
@@ -97,5 +170,46 @@ mod tests {
         suspicions.accuse(node(1), node(2), over);
         suspicions.acquit(node(1));
         assert_eq!(failed(&suspicions, over), [0; 0]);
+    }
+
+    /// For how long a server that others accuse right now is avoided.
+    fn term(suspicions: &mut Suspicions, now: Duration) -> Duration {
+        // It says of the others what they say of it, and first.
+        suspicions.accuse(node(1), node(2), now);
+        suspicions.accuse(node(1), node(3), now);
+        suspicions.accuse(node(2), node(1), now);
+        suspicions.accuse(node(3), node(1), now);
+        assert_eq!(failed(suspicions, now), [1]);
+        let second = Duration::from_secs(1);
+        let over = (1..).map(|n| now + second * n).find(|at| !suspicions.failed(node(1), *at)).unwrap();
+        assert_eq!(failed(suspicions, over), [0; 0], "the others no longer than that");
+        over - now
+    }
+
+    #[test]
+    fn who_fails_again_and_again_is_avoided_for_longer_each_time() {
+        let mut suspicions = Suspicions::default();
+        let (mut now, mut made) = (NOW, 0);
+        let mut terms = Vec::new();
+        // A day of a server that reaches the masters and no other server.
+        while now < NOW + Duration::from_secs(24 * 3600) {
+            let term = term(&mut suspicions, now);
+            terms.push(term);
+            now += term + Duration::from_secs(1);
+            made += 1;
+        }
+        assert_eq!(terms[..4], [1, 2, 4, 8].map(|n| NODE_SUSPECTED * n));
+        assert_eq!(terms.last(), Some(&NODE_SUSPECTED_MAX));
+        assert!(made < 60, "{made} times a day it gets new volumes");
+        // Well for twice as long as it was avoided: half of that, and in the end all is forgotten.
+        now += NODE_SUSPECTED_MAX * 2;
+        assert_eq!(term(&mut suspicions, now), NODE_SUSPECTED_MAX / 2);
+        now += NODE_SUSPECTED_MAX * 8;
+        assert_eq!(term(&mut suspicions, now), NODE_SUSPECTED);
+        // Coming back is no proof of being well.
+        suspicions.acquit(node(1));
+        assert!(!suspicions.failed(node(1), now));
+        now += Duration::from_secs(1);
+        assert_eq!(term(&mut suspicions, now), NODE_SUSPECTED * 2);
     }
 }

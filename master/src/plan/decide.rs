@@ -102,15 +102,17 @@ fn has_sealed(report: &VolumeReport, epoch: Epoch) -> bool {
 
 /// A volume is sealed once a member has durably taken the higher epoch: an append needs all of them, so one is enough
 /// to fence it, and none is too few. Members that live should all have answered, so that the map does not say less than
-/// they know; one that others could not reach is not waited for: it hears of it when it comes back.
+/// they know. Not waited for is one that others could not reach, which hears of it when it comes back, and one whose own
+/// disk has failed: it may never be able to answer.
 fn sealing(view: &View<'_>, id: VolumeId, epoch: Epoch, plan: &mut Plan) {
     let Some(volume) = view.state.volumes.get(&id) else { return };
     let (mut answered, mut waited_for) = (0, 0);
     for member in &volume.members {
         match view.live.report(member.node, id, view.now) {
             Some(report) if has_sealed(report, epoch) => answered += 1,
-            Some(_) => {
-                waited_for += usize::from(!view.live.failed(member.node, view.now));
+            Some(report) => {
+                let has_failed = report.read_only_reason.is_some() && report.failed_replica.is_none();
+                waited_for += usize::from(!has_failed && !view.live.failed(member.node, view.now));
                 if view.live.due(member.node, id, epoch, view.now) {
                     plan.down.push((member.node, Down::Seal { volume: id, epoch }));
                 }

@@ -179,9 +179,9 @@ pub(super) fn shares<'a>(info: &Node, others: impl Iterator<Item = &'a Node> + C
     (others.clone().any(|o| same_zone(&o)), others.clone().any(|o| same_zone(&o) && o.rack == info.rack))
 }
 
-/// The primary and the other replicas: of the same tier; the least suspicious; in zones, then in racks of their own where that is possible; with
-/// other partners than the primary's other volumes have; where there is least; where there is room. `None` where there are
-/// too few servers.
+/// The primary and the other replicas: of the same tier; the least suspicious; in zones, then in racks of their own where
+/// that is possible; with other partners than the primary's other volumes have; where there is least; where there is room.
+/// `None` where there are too few servers.
 fn placement(
     view: &View<'_>,
     census: &Census,

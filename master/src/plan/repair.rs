@@ -51,6 +51,8 @@ pub enum Irreparable {
 #[derive(PartialEq)]
 enum Health {
     Whole,
+    /// It has missed a seal, and nothing else: it is told again and again, and no source until it has taken it.
+    Behind,
     /// There, but it may lack needles.
     Lacking,
     /// Dead, or the volume can't be used there.
@@ -77,23 +79,32 @@ pub fn repair(view: &View<'_>, id: VolumeId) -> Result<Repair, Irreparable> {
         .members
         .iter()
         .filter(|member| member.part == Part::Replica)
-        .map(|member| (member.node, health(view, id, member.node)))
+        .map(|member| (member.node, health(view, id, volume, member.node)))
         .collect();
     let count = |wanted: Health| replicas.iter().filter(|(_, health)| *health == wanted).count();
     plan.whole = count(Health::Whole);
-    if plan.whole == 0 && count(Health::Lacking) == 0 {
+    let sound = plan.whole + count(Health::Behind);
+    let there = sound + count(Health::Lacking);
+    if there == 0 {
         return Err(Irreparable::NoSource);
     }
-    if plan.whole + count(Health::Lacking) >= 2 {
-        let lacking = replicas.iter().filter(|(_, health)| *health == Health::Lacking);
-        plan.steps.extend(lacking.map(|(node, _)| RepairStep {
-            target: *node,
-            replaces: None,
-            running: false,
-        }));
+    if sound > 0 {
+        // Nothing is lost with what such a target holds: a sound replica has it all.
+        give_up_failing(view, id, &mut plan);
+    }
+    let lacking = replicas.iter().filter(|(_, health)| *health == Health::Lacking).map(|(node, _)| *node);
+    let in_place = |target| RepairStep { target, replaces: None, running: false };
+    if sound > 0 {
+        plan.steps.extend(lacking.map(in_place));
+    } else if there >= 2 && plan.steps.is_empty() {
+        // They complete each other one at a time: who is being filled is nobody's source. The one that holds least first,
+        // so that it is the other's turn when all of that has been copied. None can tell what all have lost.
+        let needles =
+            |node: &NodeId| view.live.report(*node, id, view.now).map_or(0, |report| report.needles);
+        plan.steps.extend(lacking.min_by_key(needles).map(in_place));
     }
     let coming = plan.steps.iter().filter(|step| step.running || step.replaces.is_some()).count();
-    let missing = plan.wanted.saturating_sub(plan.whole + count(Health::Lacking) + coming);
+    let missing = plan.wanted.saturating_sub(there + coming);
     let claimed: Vec<NodeId> = plan.steps.iter().filter_map(|step| step.replaces).collect();
     let mut lost = replicas.iter().filter(|(node, h)| *h == Health::Lost && !claimed.contains(node));
     for _ in 0..missing {
@@ -106,11 +117,24 @@ pub fn repair(view: &View<'_>, id: VolumeId) -> Result<Repair, Irreparable> {
     Ok(plan)
 }
 
-fn health(view: &View<'_>, id: VolumeId, node: NodeId) -> Health {
+/// Those that are being filled and say that they can't be, now or ever: others may do.
+fn give_up_failing(view: &View<'_>, id: VolumeId, plan: &mut Repair) {
+    let fails = |step: &RepairStep| {
+        let report = view.live.report(step.target, id, view.now);
+        report.is_some_and(|report| report.read_only_reason.is_some())
+    };
+    let (failing, running) = std::mem::take(&mut plan.steps).into_iter().partition(fails);
+    plan.steps = running;
+    let failing: Vec<RepairStep> = failing;
+    plan.cancel.extend(failing.iter().map(|step| step.target));
+}
+
+fn health(view: &View<'_>, id: VolumeId, volume: &Volume, node: NodeId) -> Health {
     match view.live.report(node, id, view.now) {
         None => Health::Lost,
         Some(report) if report.read_only_reason.is_some() => Health::Lost,
         Some(report) if report.incomplete || report.filling => Health::Lacking,
+        Some(report) if report.epoch < volume.epoch || report.state != VolumeState::Sealed => Health::Behind,
         Some(_) => Health::Whole,
     }
 }

@@ -327,6 +327,103 @@ fn a_seal_waits_for_the_living_and_not_for_the_dead() {
     assert!(decide(&world.view()).commands.contains(&Command::Sealed { volume, epoch: Epoch(2) }));
 }
 
+#[test]
+fn a_seal_does_not_wait_for_a_member_whose_disk_has_failed() {
+    let mut world = World::new(3, 3);
+    let volume = *world.state.volumes.keys().next().unwrap();
+    // It lives, and can't persist anything any more.
+    world.paused.insert(2);
+    world.change(2, volume, |report| report.read_only_reason = Some("a write failed".to_owned()));
+    let plan = decide(&world.view());
+    plan.commands.into_iter().for_each(|command| drop(world.state.apply(command)));
+    assert_eq!(world.state.sealing(volume), Some(Epoch(2)));
+    let sealed = Command::Sealed { volume, epoch: Epoch(2) };
+    let seal = |world: &mut World, n| {
+        world.change(n, volume, |report| {
+            report.epoch = Epoch(2);
+            report.state = VolumeState::Sealed;
+        });
+    };
+    assert!(!decide(&world.view()).commands.contains(&sealed), "nobody has fenced it");
+    seal(&mut world, 0);
+    assert!(!decide(&world.view()).commands.contains(&sealed), "the other that is well will answer");
+    seal(&mut world, 1);
+    assert!(decide(&world.view()).commands.contains(&sealed));
+    // One that stopped because another failed can seal, and is waited for.
+    world.change(2, volume, |report| report.failed_replica = Some(id(1)));
+    assert!(!decide(&world.view()).commands.contains(&sealed));
+}
+
+/// A server's report of many volumes: so many parts, of which `heard` have come.
+fn report_in_parts(world: &mut World, n: u8, parts: usize, heard: usize) -> Vec<Heard> {
+    let server = &world.servers[&n];
+    let volumes: Vec<VolumeReport> = server.volumes.values().cloned().collect();
+    let digest = volumes_digest(volumes.iter().map(|v| (v.id, v.epoch, v.state)));
+    let (session, size) = (server.session, volumes.len().div_ceil(parts));
+    let mut answers = Vec::new();
+    for (at, part) in volumes.chunks(size).enumerate().take(heard) {
+        let report = Report {
+            full: at == 0,
+            node: id(n),
+            info: info(n),
+            volumes: part.to_vec(),
+            removed: Vec::new(),
+            free_bytes: 100 * GIB,
+            total_bytes: 200 * GIB,
+            digest,
+            sequence: 1,
+            partial: at + 1 < parts,
+            instance: None,
+        };
+        answers.push(world.live.hear(session, report, world.now));
+    }
+    answers
+}
+
+#[test]
+fn what_is_in_a_part_of_a_report_that_has_not_come_yet_is_not_lost() {
+    let mut world = World::new(2, 2);
+    let held = world.servers[&1].volumes.clone();
+    for is_new in [false, true] {
+        if is_new {
+            let (tx, commands) = mpsc::channel(100);
+            let session = world.live.connect(id(1), tx, world.now);
+            let server = Server { session, commands, volumes: held.clone(), free_bytes: 100 * GIB };
+            world.servers.insert(1, server);
+        }
+        for heard in 1..4 {
+            let answers = report_in_parts(&mut world, 1, 4, heard);
+            assert_eq!(answers, vec![Heard::Known; heard], "new stream: {is_new}");
+            let seals = |c: &Command| matches!(c, Command::Seal { .. });
+            assert!(!decide(&world.view()).commands.iter().any(seals), "new stream: {is_new}");
+        }
+        report_in_parts(&mut world, 1, 4, 4);
+        assert!(world.live.speaks(id(1), world.now));
+        assert_eq!(decide(&world.view()), Plan::default());
+    }
+    // What the last part does not bring either is lost.
+    let gone = *held.keys().next().unwrap();
+    world.servers.get_mut(&1).unwrap().volumes.remove(&gone);
+    report_in_parts(&mut world, 1, 3, 3);
+    let seal = Command::Seal { volume: gone, epoch: Epoch(1), fence: Epoch(1) };
+    assert!(decide(&world.view()).commands.contains(&seal));
+}
+
+#[test]
+fn nobody_is_dead_because_the_leader_was_held_up() {
+    let mut world = World::new(2, 2);
+    world.now += HEARTBEAT_TIMEOUT * 2;
+    assert!(!world.live.alive(id(0), world.now));
+    let now = world.now;
+    world.live.was_held_up(now);
+    world.report(0);
+    assert!(world.live.alive(id(1), world.now), "its reports may be waiting");
+    assert!(!decide(&world.view()).commands.iter().any(|c| matches!(c, Command::Seal { .. })));
+    world.now += HEARTBEAT_TIMEOUT;
+    world.report(0);
+    assert!(decide(&world.view()).commands.iter().any(|c| matches!(c, Command::Seal { .. })));
+}
+
 proptest! {
     #[test]
     fn whatever_happens_plans_end_and_leases_are_right(

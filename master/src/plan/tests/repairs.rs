@@ -138,3 +138,91 @@ fn what_can_not_be_repaired_says_why() {
     let refused = world.state.apply(Command::Repair { volume, epoch, target: other, replaces: None });
     assert!(matches!(refused, Outcome::Refused(_)), "nobody would be left to copy from");
 }
+
+#[test]
+fn a_replica_that_has_missed_a_seal_is_told_and_not_filled() {
+    let (mut world, volume, left, dead) = with_a_dead_member(3);
+    // It comes back with its old epoch, and nobody has told it yet.
+    let had = world.servers[&server(dead)].volumes.clone();
+    world.connect(server(dead), had);
+    let plan = repair(&world.view(), volume).unwrap();
+    assert_eq!((plan.whole, plan.steps.len()), (1, 0), "no source yet, and nothing to copy either");
+    let told = confirm(&world.view(), dead, [volume]);
+    assert_eq!(
+        (told[0].epoch, told[0].state, told[0].part),
+        (Epoch(2), VolumeState::Sealed, Some(Part::Replica))
+    );
+    // Alone it is a copy to wait for, not one that is lost.
+    world.now += HEARTBEAT_TIMEOUT;
+    world.report(server(dead));
+    let plan = repair(&world.view(), volume);
+    assert_eq!(plan.map(|plan| plan.steps.len()), Err(Irreparable::NoTarget), "{left} is gone");
+}
+
+#[test]
+fn a_target_that_can_not_be_filled_gives_way_to_another() {
+    let (mut world, volume, _, dead) = with_a_dead_member(5);
+    let first = repair(&world.view(), volume).unwrap().steps[0];
+    let epoch = world.state.volumes[&volume].epoch;
+    world.state.apply(Command::Repair { volume, epoch, target: first.target, replaces: Some(dead) });
+    let filling = VolumeReport { filling: true, ..fresh(volume, Epoch(epoch.0 + 1), SizeClass::Small) };
+    world.servers.get_mut(&server(first.target)).unwrap().volumes.insert(volume, filling);
+    world.report(server(first.target));
+    let running = repair(&world.view(), volume).unwrap();
+    assert!(running.cancel.is_empty() && running.steps == [RepairStep { running: true, ..first }]);
+    world.change(server(first.target), volume, |report| {
+        report.read_only_reason = Some("it could not be filled yet: a write failed".to_owned());
+    });
+    let again = repair(&world.view(), volume).unwrap();
+    assert_eq!((&again.cancel[..], again.steps.len()), (&[first.target][..], 1));
+    assert!(again.steps[0].target != first.target && again.steps[0].replaces == Some(dead));
+    // Where the only copies lack needles, what the target holds may be nowhere else.
+    let left = world.state.volumes[&volume].members[0].node;
+    world.change(server(left), volume, |report| report.incomplete = true);
+    assert!(repair(&world.view(), volume).unwrap().cancel.is_empty());
+}
+
+/// What an operator who repairs a volume does to it; the needles of `from` and of the target are both at the target then.
+fn repair_once(world: &mut World, volume: VolumeId, held: &mut BTreeMap<NodeId, BTreeSet<u64>>) -> NodeId {
+    let plan = repair(&world.view(), volume).unwrap();
+    assert_eq!((plan.whole, plan.steps.len()), (0, 1), "one at a time");
+    let target = plan.steps[0].target;
+    for step in plan.steps {
+        let epoch = world.state.volumes[&volume].epoch;
+        let (target, replaces) = (step.target, step.replaces);
+        let done = world.state.apply(Command::Repair { volume, epoch, target, replaces });
+        assert_eq!(done, Outcome::Done, "what is planned can be done");
+    }
+    world.settle();
+    assert!(world.state.jobs.is_empty());
+    let all: BTreeSet<u64> = held.values().flatten().copied().collect();
+    held.insert(target, all.clone());
+    world.change(server(target), volume, |report| {
+        (report.incomplete, report.needles) = (true, all.len() as u64);
+    });
+    target
+}
+
+#[test]
+fn two_replicas_that_lack_needles_complete_each_other() {
+    let mut world = World::new(3, 2);
+    let (volume, members) = {
+        let (id, volume) = world.state.volumes.iter().next().unwrap();
+        (*id, volume.members.clone())
+    };
+    world.change(server(members[0].node), volume, |report| report.state = VolumeState::Sealed);
+    world.settle();
+    // The torn tails of both are cut: each lacks what the other has.
+    let mut held = BTreeMap::new();
+    for (member, needles) in members.iter().zip([BTreeSet::from([1, 2, 3]), BTreeSet::from([1, 2, 4])]) {
+        world.change(server(member.node), volume, |report| {
+            (report.incomplete, report.needles) = (true, needles.len() as u64);
+        });
+        held.insert(member.node, needles);
+    }
+    let first = repair_once(&mut world, volume, &mut held);
+    let second = repair_once(&mut world, volume, &mut held);
+    assert_ne!(first, second);
+    assert!(held.values().all(|needles| needles.len() == 4), "{held:?}");
+    assert_eq!(world.state.volumes[&volume].members.len(), 2);
+}

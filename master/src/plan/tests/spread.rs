@@ -137,6 +137,7 @@ fn a_server_that_failed_as_a_replica_gets_nothing_new_and_is_not_waited_for() {
     let server = |node: NodeId| (0..4).find(|n| id(*n) == node).unwrap();
     let (primary, failed) = (server(members[0].node), members[1].node);
     world.now += HEARTBEAT_GONE;
+    (0..4).for_each(|n| world.report(n));
     world.change(primary, volume, |report| {
         report.read_only_reason = Some("replica failed".to_owned());
         report.failed_replica = Some(failed);
@@ -274,4 +275,26 @@ fn two_runs_with_one_id_are_told_apart_and_a_restart_is_not_refused() {
     let session = world.servers[&0].session;
     world.live.disconnect(id(0), session);
     assert!(!world.live.is_taken(id(0), Some(8), now), "killed and started again");
+}
+
+#[test]
+fn a_server_that_is_paused_gets_nothing_new_though_its_stream_is_open() {
+    let mut world = unlabelled(3, 2);
+    world.now += HEARTBEAT_GONE;
+    (0..2).for_each(|n| world.report(n));
+    assert!(world.live.alive(id(2), world.now) && !world.live.stands(id(2), world.now));
+    let leased = select(&world.view(), &[], 0);
+    assert!(covers_all(&leased));
+    let paused = |volume: &VolumeId| world.state.volumes[volume].members.iter().any(|m| m.node == id(2));
+    assert!(!leased.iter().any(|leased| paused(&leased.volume)), "writers go elsewhere first");
+    let before = world.state.volumes.len();
+    let avoid: Vec<VolumeId> = leased.iter().map(|leased| leased.volume).collect();
+    avoid.iter().for_each(|volume| world.live.suspect(*volume, world.now));
+    for command in decide(&world.view()).commands {
+        world.state.apply(command);
+    }
+    let mut new = world.state.volumes.values().skip(before);
+    assert!(world.state.volumes.len() > before && new.all(|v| v.members.iter().all(|m| m.node != id(2))));
+    world.report(2);
+    assert!(world.live.is_well(id(2), world.now));
 }

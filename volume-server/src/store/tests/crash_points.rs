@@ -234,8 +234,8 @@ fn with_a_replica(sealed: bool) -> impl Fn(&Store, &Mortal) {
         assert!(answers.iter().all(Result::is_ok));
         if sealed {
             store.seal(SMALL, EARLIER).unwrap();
-            // Its file is cut beside it: those calls come before, not among those that are counted.
-            drop(store.volume(SMALL).unwrap().sealing.lock());
+            // Those calls come before, not among those that are counted.
+            wait_until_cut(store, SMALL);
         }
     }
 }

@@ -99,6 +99,11 @@ pub(crate) fn files_like(dir: &Path, part: &str) -> Vec<PathBuf> {
 
 pub(crate) type SharedStore = Arc<Store>;
 
+/// A seal is answered before its file is cut.
+pub(crate) fn wait_until_cut(store: &Store, volume: VolumeId) {
+    drop(store.volume(volume).unwrap().sealing.lock());
+}
+
 /// For threads and for tests that are no tasks.
 pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)

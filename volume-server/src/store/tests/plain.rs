@@ -134,6 +134,7 @@ async fn sealing_fences_truncates_and_survives() {
     put(&store, SMALL, 1, 5000).await.unwrap();
     store.seal(SMALL, Epoch(4)).unwrap();
     let end = end_of(&store, SMALL);
+    wait_until_cut(&store, SMALL);
     assert_eq!(std::fs::metadata(vol(dir.path(), SMALL)).unwrap().len(), end);
     assert_eq!(put(&store, SMALL, 2, 10).await, Err(AppendError::Sealed(SMALL)));
     // Again, higher: the epoch is persisted though no appender runs.
