@@ -7,9 +7,9 @@ use hay_master::MasterCore;
 use hay_proto::rpc::BoxStream;
 use hay_proto::v1::master_server::Master;
 use hay_proto::v1::{
-    ClusterStatusReply, ClusterStatusRequest, HeartbeatCommand, HeartbeatReport, LeaseWriteRequest,
-    RepairVolumeReply, RepairVolumeRequest, VolumeMapReply, VolumeMapRequest, WatchVolumeMapRequest,
-    WriteLease,
+    ChangeMastersReply, ChangeMastersRequest, ClusterStatusReply, ClusterStatusRequest, HeartbeatCommand,
+    HeartbeatReport, LeaseWriteRequest, RepairVolumeReply, RepairVolumeRequest, VolumeMapReply,
+    VolumeMapRequest, WatchVolumeMapRequest, WriteLease,
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -90,5 +90,12 @@ impl Master for Watched {
         request: Request<RepairVolumeRequest>,
     ) -> Result<Response<RepairVolumeReply>, Status> {
         self.inner.repair_volume(request).await
+    }
+
+    async fn change_masters(
+        &self,
+        request: Request<ChangeMastersRequest>,
+    ) -> Result<Response<ChangeMastersReply>, Status> {
+        self.inner.change_masters(request).await
     }
 }
