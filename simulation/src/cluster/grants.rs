@@ -96,6 +96,6 @@ impl Master for Watched {
         &self,
         request: Request<ChangeMastersRequest>,
     ) -> Result<Response<ChangeMastersReply>, Status> {
-        self.inner.change_masters(request).await
+        Master::change_masters(self.inner.as_ref(), request).await
     }
 }
