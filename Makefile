@@ -23,6 +23,7 @@ test: setup-tests build lint ## Everything that CI checks
 
 soak: setup-tests build ## The same tests with their whole number of rounds, and the timing statistics
 	HAY_SOAK=1 $(CARGO) test --release -p hay-tests -- --nocapture
+	HAY_SOAK=1 $(CARGO) test --release -p hay-simulation -- --nocapture
 
 build: setup ## target/release/hay
 	@[ -d target/release/deps ] || echo "First build: 5 to 10 minutes on 2 cores."

@@ -13,3 +13,4 @@ pub mod process;
 pub mod random;
 pub mod retry;
 pub mod telemetry;
+pub mod work;

@@ -1,12 +1,13 @@
-//! The thread that owns the state machine, and the state machine as openraft sees it.
+//! The owner of the state machine, and the state machine as openraft sees it.
 
 use std::io;
-use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hay_common::disk::is_full;
 use hay_common::limits::{LOG_ROOM_CHECK, SNAPSHOT_ROOM_CHECK};
+use hay_common::work::{self, Orders};
 use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError};
 use parking_lot::Mutex;
@@ -83,19 +84,18 @@ impl InstallError {
     }
 }
 
-/// The thread's queue, the snapshots and how far the state is. openraft asks one thing at a time.
+/// The way to the owner, the snapshots and how far the state is. openraft asks one thing at a time.
 #[derive(Clone)]
 pub(crate) struct Applier {
-    work: mpsc::Sender<Work>,
+    orders: Orders<Work>,
     applied: Arc<Mutex<Applied>>,
     reached: Arc<watch::Sender<Reached>>,
     snapshots: Arc<Snapshots>,
     room: Arc<Room>,
-    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 impl Applier {
-    /// Starts the thread.
+    /// Starts the owner.
     pub(crate) fn start(
         name: &str,
         machine: Box<dyn StateMachine>,
@@ -103,21 +103,18 @@ impl Applier {
         snapshots: Arc<Snapshots>,
         room: Arc<Room>,
     ) -> io::Result<Self> {
-        let (work, queue) = mpsc::channel();
         let reached = Arc::new(watch::Sender::new(Reached::At(applied.last)));
         let applied = Arc::new(Mutex::new(applied));
         let (shared, told) = (applied.clone(), reached.clone());
-        let owner = Owner { machine, applied: shared, reached: told, snapshots: snapshots.clone() };
-        let thread =
-            std::thread::Builder::new().name(format!("{name}-apply")).spawn(move || owner.run(&queue))?;
-        Ok(Self { work, applied, reached, snapshots, room, thread: Arc::new(Mutex::new(Some(thread))) })
+        let mut owner = Owner { machine, applied: shared, reached: told, snapshots: snapshots.clone() };
+        let carry = move |work| owner.carry_out(work);
+        let orders = Orders::to(snapshots.disk(), format!("{name}-apply"), || Work::Stop, carry)?;
+        Ok(Self { orders, applied, reached, snapshots, room })
     }
 
-    /// Ends the thread after what it was asked before, and drops the state machine. Blocks.
+    /// Ends the owner after what it was asked before, and drops the state machine. Blocks.
     pub(crate) fn stop(&self) {
-        let _ = self.work.send(Work::Stop);
-        let thread = self.thread.lock().take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
+        if self.orders.end(Work::Stop).is_err() {
             tracing::error!("the thread of a state machine panicked");
         }
     }
@@ -138,7 +135,7 @@ impl Applier {
     async fn ask<T>(&self, work: impl FnOnce(oneshot::Sender<T>) -> Work) -> Result<T, AnyError> {
         let gone = || AnyError::error("the thread of the state machine has stopped");
         let (reply, answer) = oneshot::channel();
-        self.work.send(work(reply)).map_err(|_| gone())?;
+        self.orders.give(work(reply)).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())
     }
 }
@@ -168,16 +165,15 @@ struct Owner {
 }
 
 impl Owner {
-    fn run(mut self, queue: &mpsc::Receiver<Work>) {
-        loop {
-            // An asker that is gone does not undo the work.
-            match queue.recv().unwrap_or(Work::Stop) {
-                Work::Apply(entries, reply) => drop(reply.send(self.apply(entries))),
-                Work::Build(reply) => drop(reply.send(self.build())),
-                Work::Install(meta, from, reply) => drop(reply.send(self.install(&meta, &from))),
-                Work::Stop => return,
-            }
+    fn carry_out(&mut self, work: Work) -> ControlFlow<()> {
+        // An asker that is gone does not undo the work.
+        match work {
+            Work::Apply(entries, reply) => drop(reply.send(self.apply(entries))),
+            Work::Build(reply) => drop(reply.send(self.build())),
+            Work::Install(meta, from, reply) => drop(reply.send(self.install(&meta, &from))),
+            Work::Stop => return ControlFlow::Break(()),
         }
+        ControlFlow::Continue(())
     }
 
     /// The commands of all entries in one call, the replies sorted back to their entries.
@@ -276,7 +272,8 @@ impl RaftStateMachine<Types> for Applier {
 
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotDir>, StorageError> {
         let snapshots = self.snapshots.clone();
-        let made = tokio::task::spawn_blocking(move || snapshots.incoming()).await;
+        let on = snapshots.disk().clone();
+        let made = work::blocking(on.as_ref(), move || snapshots.incoming()).await;
         let made = made.map_err(|e| AnyError::new(&e)).and_then(|made| made.map_err(|e| AnyError::new(&e)));
         made.map(|dir| Box::new(SnapshotDir::Incoming(Arc::new(dir))))
             .map_err(|e| StorageIOError::write_snapshot(None, e).into())

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use hay_common::disk::DirLock;
 use hay_common::ids::MemberId;
 use hay_common::limits::{COMMAND_BYTES_MAX, LOG_ASYNC_SYNC_EVERY};
+use hay_common::work;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -256,7 +257,7 @@ impl Group {
             tracing::error!(group = inner.name, %error, "the consensus did not end cleanly");
         }
         inner.helpers.iter().for_each(JoinHandle::abort);
-        stop_threads(inner.log.clone(), inner.applier.clone()).await;
+        stop_owners(inner.log.clone(), inner.applier.clone()).await;
         drop(inner.lock.lock().take());
     }
 }
@@ -273,8 +274,9 @@ impl Group {
     }
 }
 
-pub(crate) async fn stop_threads(log: LogHandle, applier: Applier) {
-    let stopped = tokio::task::spawn_blocking(move || {
+pub(crate) async fn stop_owners(log: LogHandle, applier: Applier) {
+    let disk = log.disk.clone();
+    let stopped = work::blocking(disk.as_ref(), move || {
         applier.stop();
         log.stop();
     });

@@ -96,9 +96,13 @@ fn finish_purge(log: &LogHandle, applied: Option<LogId>) -> io::Result<()> {
     let last = log.shared.index.lock().last();
     match applied {
         Some(applied) if last.is_none_or(|last| last.index < applied.index) => {
-            let (done, answer) = oneshot::channel();
+            let (done, mut answer) = oneshot::channel();
             log.send(Request::Purge(applied, done))?;
-            answer.blocking_recv().map_err(io::Error::other)?
+            log.catch_up();
+            match answer.try_recv() {
+                Ok(purged) => purged,
+                Err(_) => answer.blocking_recv().map_err(io::Error::other)?,
+            }
         }
         Some(_) | None => Ok(()),
     }

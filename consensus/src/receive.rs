@@ -10,6 +10,7 @@ use hay_common::limits::{
     RAFT_APPENDS_WAITING_MAX, RAFT_CALLS_WAITING_MAX, RAFT_SNAPSHOT_ALIVE, RAFT_SNAPSHOT_STALL,
     RPC_STREAM_DEPTH,
 };
+use hay_common::work;
 use openraft::storage::Snapshot;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -197,7 +198,9 @@ impl Receiver {
     ) -> Result<SnapshotAck, TransportError> {
         let failed = |e: &dyn std::error::Error| TransportError::Unreachable(e.to_string());
         let snapshots = self.snapshots.clone();
-        let dir = tokio::task::spawn_blocking(move || snapshots.incoming()).await.map_err(|e| failed(&e))?;
+        let on = snapshots.disk().clone();
+        let made = work::blocking(on.as_ref(), move || snapshots.incoming()).await;
+        let dir = made.map_err(|e| failed(&e))?;
         let dir = dir.map_err(|e| failed(&e))?;
         // The sender need not read every one of them.
         let tell = |bytes| drop(acks.try_send(Ok(SnapshotAck::Progress(bytes))));

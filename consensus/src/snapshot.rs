@@ -149,6 +149,11 @@ impl Snapshots {
         &self.dir
     }
 
+    /// What they are on.
+    pub(crate) fn disk(&self) -> &SharedDisk {
+        &self.disk
+    }
+
     /// The newest one.
     pub(crate) fn current(&self) -> Option<Arc<Published>> {
         self.current.lock().clone()

@@ -12,6 +12,7 @@ use hay_common::ids::MemberId;
 use hay_common::limits::{LOG_ENTRIES_KEPT, PROPOSALS_WAITING_MAX, RAFT_PEERS_MAX, READS_WAITING_MAX};
 use hay_common::model::Durability;
 use hay_common::random::{Random, SharedRandom, SystemRandom};
+use hay_common::work;
 use openraft::BasicNode;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -22,7 +23,7 @@ use crate::config::GroupConfig;
 use crate::due::Due;
 use crate::error::StartError;
 use crate::formation::{Formation, FormationId, Formed, Forming};
-use crate::group::{Group, Inner, stop_threads, sync_now_and_then};
+use crate::group::{Group, Inner, stop_owners, sync_now_and_then};
 use crate::leadership::Leadership;
 use crate::log::{LogHandle, LogStore};
 use crate::machine::StateMachine;
@@ -72,7 +73,8 @@ async fn bring_up(
     let opened = {
         let (config, disk, random) = (config.clone(), deps.disk.clone(), deps.random.clone());
         let draw = move || draw_member(random.as_ref());
-        tokio::task::spawn_blocking(move || open(&config, machine, disk, draw)).await
+        let on = disk.clone();
+        work::blocking(on.as_ref(), move || open(&config, machine, disk, draw)).await
     };
     let opened = opened.map_err(|e| raft_failed(&config.name, &e))??;
     let Opened { lock, log, applier, member, formed, snapshots, empty } = opened;
@@ -93,7 +95,7 @@ async fn bring_up(
             Ok(Foundations { member, raft, log, applier, lock, formed, snapshots, network, contacts, empty })
         }
         Err(error) => {
-            stop_threads(log, applier).await;
+            stop_owners(log, applier).await;
             Err(raft_failed(&config.name, &error))
         }
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hay_common::clock::SharedClock;
 use hay_common::disk::SharedDisk;
@@ -27,6 +28,8 @@ pub struct MasterConfig {
     pub policy: Policy,
     /// Entries between two snapshots.
     pub snapshot_every_entries: u64,
+    /// The least and the greatest time that it waits for a leader; `None`: by its place among the addresses.
+    pub election: Option<(Duration, Duration)>,
 }
 
 impl MasterConfig {
@@ -39,6 +42,7 @@ impl MasterConfig {
             replicas: None,
             policy: Policy::default(),
             snapshot_every_entries: hay_common::limits::SNAPSHOT_EVERY_ENTRIES,
+            election: None,
         }
     }
 }

@@ -74,7 +74,9 @@ impl Master {
 
 fn sized(config: &MasterConfig, group: GroupConfig) -> GroupConfig {
     let snapshot_every_entries = config.snapshot_every_entries;
-    GroupConfig { durability: config.durability, snapshot_every_entries, ..group }
+    let (election_min, election_max) = config.election.unwrap_or((group.election_min, group.election_max));
+    let durability = config.durability;
+    GroupConfig { durability, snapshot_every_entries, election_min, election_max, ..group }
 }
 
 fn assemble(config: &MasterConfig, deps: MasterDeps, shared: SharedState, group: Group) -> Arc<MasterCore> {

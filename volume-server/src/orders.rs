@@ -107,7 +107,8 @@ impl Orders {
             let (stream, order) = next;
             let (own, stop) = (self.clone(), stopped.clone());
             // Not broken off by the end of the server, which waits for what is being changed.
-            if tokio::task::spawn_blocking(move || own.carry_out(stream, order, stop)).await.is_err() {
+            let done = self.replication.store().blocking(move || own.carry_out(stream, order, stop));
+            if done.await.is_err() {
                 tracing::error!("a master's command met a fault in the program");
             }
             self.ended.notify_one();

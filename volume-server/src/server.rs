@@ -12,6 +12,7 @@ use hay_common::limits::{
     READ_STREAMS_BYTES_MAX,
 };
 use hay_common::random::SharedRandom;
+use hay_common::work;
 use hay_proto::rpc::DynMaster;
 use hay_proto::rpc::credential::PublicKey;
 use hay_proto::rpc::lease::LeaseVerifier;
@@ -98,9 +99,9 @@ impl VolumeServer {
     pub async fn start(config: VolumeServerConfig, deps: Deps) -> Result<Arc<Self>, StartError> {
         let Deps { disk, clock, random, lease_key, master, peers } = deps;
         let (own_clock, own_random, store_config) = (clock.clone(), random.clone(), config.store.clone());
-        let cluster = config.store.cluster;
+        let (cluster, on) = (config.store.cluster, disk.clone());
         let opening = move || Store::open(store_config, disk, own_clock, own_random);
-        let store = tokio::task::spawn_blocking(opening).await.map_err(|_| StartError::Thread)?;
+        let store = work::blocking(on.as_ref(), opening).await.map_err(|_| StartError::Thread)?;
         let store = Arc::new(store.map_err(StartError::Store)?);
         let (stop, stopped) = watch::channel(false);
         let (hears, heard) = watch::channel(None);
@@ -187,7 +188,7 @@ impl VolumeServer {
             }
         }
         let store = self.store.clone();
-        if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
+        if self.store.blocking(move || store.close()).await.is_err() {
             tracing::error!("closing the volumes failed; the next start recovers them");
         }
     }
@@ -217,7 +218,7 @@ async fn watch_space(store: Arc<Store>, mut stopped: watch::Receiver<bool>) {
             _ = ticks.tick() => {}
         }
         let own = store.clone();
-        if tokio::task::spawn_blocking(move || own.refresh_space()).await.is_err() {
+        if store.blocking(move || own.refresh_space()).await.is_err() {
             tracing::error!("looking at free space failed");
         }
     }

@@ -56,6 +56,14 @@ impl Members {
         let member = |address: &String| Ok((address.clone(), Channels::lazy(address)?));
         Ok(Self(addresses.iter().map(member).collect::<Result<_, AddressError>>()?))
     }
+
+    /// Those at the other ends of connections that are made already, each with its address.
+    ///
+    /// # Errors
+    /// `Empty`.
+    pub fn over(members: Vec<(String, Channels)>) -> Result<Self, GroupError> {
+        if members.is_empty() { Err(GroupError::Empty) } else { Ok(Self(members)) }
+    }
 }
 
 /// A call of a member, made as often as it takes.

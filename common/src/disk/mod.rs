@@ -8,6 +8,7 @@ mod real;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use publish::atomic_publish;
 pub use real::RealDisk;
@@ -53,6 +54,11 @@ pub trait Disk: Send + Sync + 'static {
     /// Holds `path` (created where missing) against other processes until the guard is dropped.
     /// `WouldBlock` when another process has it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DirLock>>;
+    /// `None`: its calls block, and belong on threads that may. A simulated disk, whose calls return at once, says how much
+    /// simulated time the next piece of work takes; it is done in turn with everything else (see [`crate::work`]).
+    fn takes(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// A lock that lives as long as this does.

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hay_common::disk::SharedDisk;
+use hay_common::work;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, RwLockWriteGuard};
@@ -150,7 +151,8 @@ impl Formed {
         formation: Formation,
     ) -> Result<(), Refusal> {
         let (disk, path, body) = (self.disk.clone(), self.path.clone(), formation.clone());
-        let written = tokio::task::spawn_blocking(move || KIND.publish(disk.as_ref(), &path, &body)).await;
+        let on = disk.clone();
+        let written = work::blocking(on.as_ref(), move || KIND.publish(disk.as_ref(), &path, &body)).await;
         let written = written.map_err(std::io::Error::other).and_then(|written| written);
         written.map_err(|error| Refusal::Disk(format!("{}: {error}", self.path.display())))?;
         *self.id.lock() = Some(formation.id);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use hay_common::limits::{RAFT_MEMBERS_MAX, RAFT_REDIAL_AFTER};
-use hay_proto::rpc::transport::Channels;
+use hay_proto::rpc::transport::{AddressError, Channels};
 use hay_proto::rpc::{Credentials, DynRaft, in_process, remote_raft, set_timeout};
 use parking_lot::Mutex;
 use tonic::{Request, Status};
@@ -21,8 +21,12 @@ use super::convert::{ack_in, envelope_out, error_in, part_out};
 /// anew, because TCP may take minutes to notice that its other end has come back.
 pub struct GrpcTransport {
     credentials: Credentials,
+    dial: Dial,
     peers: Arc<Peers>,
 }
+
+/// Makes connections to an address, to be opened at first use.
+pub type Dial = fn(&str) -> Result<Channels, AddressError>;
 
 #[derive(Default)]
 struct Peers(Mutex<HashMap<String, Dialled>>);
@@ -36,7 +40,12 @@ struct Dialled {
 impl GrpcTransport {
     /// Signs its calls with `credentials`: those of the role that the groups belong to.
     pub fn shared(credentials: Credentials) -> Arc<dyn Transport> {
-        Arc::new(Self { credentials, peers: Arc::default() })
+        Self::dialling(credentials, Channels::lazy)
+    }
+
+    /// The same over connections of another kind.
+    pub fn dialling(credentials: Credentials, dial: Dial) -> Arc<dyn Transport> {
+        Arc::new(Self { credentials, dial, peers: Arc::default() })
     }
 
     fn service(&self, address: &str) -> Result<DynRaft, TransportError> {
@@ -44,7 +53,7 @@ impl GrpcTransport {
         if let Some(known) = peers.get(address) {
             return Ok(known.service.clone());
         }
-        let channels = Channels::lazy(address).map_err(|e| TransportError::Unreachable(e.to_string()))?;
+        let channels = (self.dial)(address).map_err(|e| TransportError::Unreachable(e.to_string()))?;
         // Addresses come from the members and the static list; those that left don't stay for ever.
         if peers.len() >= 4 * RAFT_MEMBERS_MAX {
             peers.clear();

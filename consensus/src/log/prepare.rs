@@ -1,12 +1,13 @@
 //! Makes the next segment ready while the current one fills, so that no append waits for zeros.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
 
 use hay_common::disk::{DiskFile, OpenMode, SharedDisk};
 use hay_common::ids::ClusterId;
+use hay_common::work::Orders;
 
 use super::segment::{self, FIRST_RECORD, Segment};
 
@@ -73,36 +74,37 @@ fn fill(
 enum Task {
     Prepare(Order),
     Remove(PathBuf),
+    Stop,
 }
 
 /// The thread that prepares segments and removes surplus ones.
 pub(crate) struct Preparer {
-    tasks: Option<mpsc::Sender<Task>>,
+    tasks: Orders<Task>,
     ready: mpsc::Receiver<io::Result<Segment>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Preparer {
     pub(crate) fn start(name: &str, disk: SharedDisk, dir: PathBuf, cluster: ClusterId) -> io::Result<Self> {
-        let (tasks, orders) = mpsc::channel();
         let (done, ready) = mpsc::channel();
-        let thread = std::thread::Builder::new().name(format!("{name}-log-prep")).spawn(move || {
-            while let Ok(task) = orders.recv() {
-                match task {
-                    Task::Prepare(order) => {
-                        if done.send(prepare(&disk, &dir, cluster, &order)).is_err() {
-                            return;
-                        }
-                    }
-                    Task::Remove(path) => {
-                        if let Err(error) = disk.remove_file(&path) {
-                            tracing::warn!(path = %path.display(), %error, "a surplus log segment could not be removed");
-                        }
+        let own = disk.clone();
+        let carry = move |task| {
+            match task {
+                Task::Prepare(order) => {
+                    if done.send(prepare(&own, &dir, cluster, &order)).is_err() {
+                        return ControlFlow::Break(());
                     }
                 }
+                Task::Remove(path) => {
+                    if let Err(error) = own.remove_file(&path) {
+                        tracing::warn!(path = %path.display(), %error, "a surplus log segment could not be removed");
+                    }
+                }
+                Task::Stop => return ControlFlow::Break(()),
             }
-        })?;
-        Ok(Self { tasks: Some(tasks), ready, thread: Some(thread) })
+            ControlFlow::Continue(())
+        };
+        let tasks = Orders::to(&disk, format!("{name}-log-prep"), || Task::Stop, carry)?;
+        Ok(Self { tasks, ready })
     }
 
     /// Orders the next segment. One order at a time.
@@ -115,24 +117,20 @@ impl Preparer {
     }
 
     fn send(&self, task: Task) {
-        if let Some(tasks) = &self.tasks {
-            // A thread that died shows where the segment is waited for.
-            let _ = tasks.send(task);
-        }
+        // A thread that died shows where the segment is waited for.
+        let _ = self.tasks.give(task);
     }
 
     /// Waits for the segment that was ordered.
     pub(crate) fn take(&self) -> io::Result<Segment> {
+        self.tasks.catch_up();
         self.ready.recv().map_err(|_| io::Error::other("the thread that prepares log segments has died"))?
     }
 }
 
 impl Drop for Preparer {
     fn drop(&mut self) {
-        self.tasks = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        if self.tasks.end(Task::Stop).is_err() {
             tracing::error!("the thread that prepares log segments panicked");
         }
     }

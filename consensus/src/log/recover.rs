@@ -63,7 +63,7 @@ pub(crate) fn open(config: LogConfig, disk: SharedDisk) -> Result<LogHandle, Sta
         live.push(first);
     }
     let index = LogIndex::new(hard.get().purged, tail.places);
-    let preparer = Preparer::start(&config.name, disk, dir.clone(), config.cluster)
+    let preparer = Preparer::start(&config.name, disk.clone(), dir.clone(), config.cluster)
         .map_err(io_at("can't start a thread for", &dir))?;
     let opened = Opened {
         hard,
@@ -75,7 +75,7 @@ pub(crate) fn open(config: LogConfig, disk: SharedDisk) -> Result<LogHandle, Sta
         max_generation,
         committed: tail.committed,
     };
-    LogHandle::start(config, opened, preparer).map_err(io_at("can't start a thread for", &dir))
+    LogHandle::start(config, opened, preparer, disk).map_err(io_at("can't start a thread for", &dir))
 }
 
 /// Generations of segments and of spares, in order. What was never finished goes.

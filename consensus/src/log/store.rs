@@ -7,6 +7,7 @@ use std::ops::{Bound, RangeBounds};
 use bytes::Bytes;
 use hay_common::disk::read_exact_at;
 use hay_common::limits::{LOG_ENTRIES_SENT_BYTES, LOG_RECORD_BYTES_MAX};
+use hay_common::work;
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{AnyError, EntryPayload, OptionalSend, RaftLogReader, StorageIOError};
 use tokio::sync::{oneshot, watch};
@@ -38,7 +39,7 @@ impl LogStore {
             return Ok(located.into_iter().filter_map(in_memory).collect());
         }
         let log = self.log.clone();
-        let read = tokio::task::spawn_blocking(move || read_blocking(&log, located)).await;
+        let read = work::blocking(self.log.disk.as_ref(), move || read_blocking(&log, located)).await;
         match read.map_err(|e| StorageIOError::read_logs(AnyError::new(&e)))? {
             Ok(entries) => Ok(entries),
             Err((id, error)) => Err(StorageIOError::read_log_entry(id, AnyError::new(&error)).into()),

@@ -1,15 +1,17 @@
-//! The one thread that writes the log.
+//! The one owner that writes the log: a thread.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
 
+use hay_common::disk::SharedDisk;
 use hay_common::ids::ClusterId;
 use hay_common::limits::LOG_SEGMENTS_SPARE;
 use hay_common::model::Durability;
+use hay_common::work::Orders;
 use openraft::storage::LogFlushed;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -80,16 +82,21 @@ pub(crate) enum Request {
     Stop,
 }
 
-/// The log's threads and what is shared with them.
+/// The way to the log's writer, and what is shared with it.
 #[derive(Clone)]
 pub(crate) struct LogHandle {
     pub(crate) shared: Arc<Shared>,
-    requests: mpsc::Sender<Request>,
-    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    pub(crate) disk: SharedDisk,
+    requests: Orders<Request>,
 }
 
 impl LogHandle {
-    pub(crate) fn start(config: LogConfig, opened: Opened, preparer: Preparer) -> io::Result<Self> {
+    pub(crate) fn start(
+        config: LogConfig,
+        opened: Opened,
+        preparer: Preparer,
+        disk: SharedDisk,
+    ) -> io::Result<Self> {
         let committed = opened.committed.and_then(|index| opened.index.id(index)).or(opened.index.purged);
         let shared = Arc::new(Shared {
             vote: Mutex::new(opened.hard.get().vote),
@@ -98,7 +105,6 @@ impl LogHandle {
             counters: LogCounters::default(),
             room: Arc::default(),
         });
-        let (requests, queue) = mpsc::channel();
         let name = format!("{}-log", config.name);
         let mut writer = Writer {
             config,
@@ -116,20 +122,23 @@ impl LogHandle {
         };
         writer.trim_spares();
         writer.order_next();
-        let thread = std::thread::Builder::new().name(name).spawn(move || writer.run(&queue))?;
-        Ok(Self { shared, requests, thread: Arc::new(Mutex::new(Some(thread))) })
+        let requests = Orders::to(&disk, name, || Request::Stop, move |request| writer.carry_out(request))?;
+        Ok(Self { shared, disk, requests })
     }
 
     pub(crate) fn send(&self, request: Request) -> io::Result<()> {
-        self.requests.send(request).map_err(|_| stopped())
+        self.requests.give(request).map_err(|_| stopped())
     }
 
-    /// Ends the thread after what it was asked before. Blocks.
+    /// In a simulation what was sent is done when this returns: for those who would wait for it on the same thread.
+    pub(crate) fn catch_up(&self) {
+        self.requests.catch_up();
+    }
+
+    /// Ends the writer after what it was asked before. Blocks.
     pub(crate) fn stop(&self) {
         self.shared.room.close();
-        let _ = self.requests.send(Request::Stop);
-        let thread = self.thread.lock().take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
+        if self.requests.end(Request::Stop).is_err() {
             tracing::error!("the log's writer panicked");
         }
     }
@@ -159,25 +168,24 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, queue: &mpsc::Receiver<Request>) {
-        loop {
-            match queue.recv().unwrap_or(Request::Stop) {
-                Request::Append(records, flushed) => {
-                    flushed.log_io_completed(self.guarded(|writer| writer.append(&records)));
-                }
-                Request::Vote(vote, done) => answer(done, self.guarded(|writer| writer.save_vote(vote))),
-                Request::Truncate(index, done) => answer(done, self.guarded(|writer| writer.truncate(index))),
-                Request::Purge(upto, done) => answer(done, self.guarded(|writer| writer.purge(upto))),
-                Request::Sync => {
-                    // What fails here is remembered, and answers the next append.
-                    let _ = self.guarded(Self::sync);
-                }
-                Request::Stop => {
-                    let _ = self.guarded(Self::sync);
-                    return;
-                }
+    fn carry_out(&mut self, request: Request) -> ControlFlow<()> {
+        match request {
+            Request::Append(records, flushed) => {
+                flushed.log_io_completed(self.guarded(|writer| writer.append(&records)));
+            }
+            Request::Vote(vote, done) => answer(done, self.guarded(|writer| writer.save_vote(vote))),
+            Request::Truncate(index, done) => answer(done, self.guarded(|writer| writer.truncate(index))),
+            Request::Purge(upto, done) => answer(done, self.guarded(|writer| writer.purge(upto))),
+            Request::Sync => {
+                // What fails here is remembered, and answers the next append.
+                let _ = self.guarded(Self::sync);
+            }
+            Request::Stop => {
+                let _ = self.guarded(Self::sync);
+                return ControlFlow::Break(());
             }
         }
+        ControlFlow::Continue(())
     }
 
     fn guarded(&mut self, work: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {

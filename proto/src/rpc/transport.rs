@@ -26,23 +26,28 @@ pub struct AddressError {
 impl Channels {
     /// Connections to `address` (`HOST:PORT`), opened at their first use and again whenever they break.
     pub fn lazy(address: &str) -> Result<Self, AddressError> {
-        let bad = || AddressError { address: address.to_owned() };
-        // What else a URL may hold would be called somewhere else than meant, for ever: no port is port 80.
-        let authority: Authority = address.parse().map_err(|_| bad())?;
-        if authority.port_u16().is_none() || authority.host().is_empty() || address.contains('@') {
-            return Err(bad());
-        }
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|_| bad())?
-            .connect_timeout(RPC_CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .initial_stream_window_size(RPC_STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(RPC_CONNECTION_WINDOW_BYTES)
-            .http2_keep_alive_interval(RPC_KEEPALIVE)
-            .keep_alive_timeout(RPC_KEEPALIVE)
-            .keep_alive_while_idle(true);
+        let endpoint = endpoint(address)?;
         Ok(Self { small: endpoint.connect_lazy(), bulk: endpoint.connect_lazy() })
     }
+}
+
+/// `address` (`HOST:PORT`) with the cluster's settings, for whoever connects by other means than TCP.
+pub fn endpoint(address: &str) -> Result<Endpoint, AddressError> {
+    let bad = || AddressError { address: address.to_owned() };
+    // What else a URL may hold would be called somewhere else than meant, for ever: no port is port 80.
+    let authority: Authority = address.parse().map_err(|_| bad())?;
+    if authority.port_u16().is_none() || authority.host().is_empty() || address.contains('@') {
+        return Err(bad());
+    }
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| bad())?;
+    Ok(endpoint
+        .connect_timeout(RPC_CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(RPC_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(RPC_CONNECTION_WINDOW_BYTES)
+        .http2_keep_alive_interval(RPC_KEEPALIVE)
+        .keep_alive_timeout(RPC_KEEPALIVE)
+        .keep_alive_while_idle(true))
 }
 
 /// A server with the cluster's settings; services are added to it.

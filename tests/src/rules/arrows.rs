@@ -6,7 +6,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 
 use super::{none, root};
 
-/// What each crate may name, in its code and in its tests. `hay-cli` and `hay-tests` may name all.
+/// What each crate may name, in its code and in its tests. `hay-cli` and the tests of the whole may name all.
 const ARROWS: &[(&str, &[&str])] = &[
     ("hay-common", &[]),
     ("hay-needle", &["hay-common"]),
@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("hay-filer", &["hay-common", "hay-proto", "hay-client", "hay-consensus"]),
     ("hay-gateway", &["hay-common", "hay-proto", "hay-client"]),
 ];
-const MAY_ALL: &[&str] = &["hay-cli", "hay-tests"];
+const MAY_ALL: &[&str] = &["hay-cli", "hay-simulation", "hay-tests"];
 const SERVICES: &[&str] = &["hay-master", "hay-volume-server", "hay-filer", "hay-gateway"];
 
 /// Each crate of the workspace with those of the workspace that it names, in its code or its tests.
@@ -59,6 +59,22 @@ fn rules_services_never_name_one_another() {
             assert!(!SERVICES.contains(&other.as_str()), "{service} → {other}");
         }
     }
+}
+
+#[test]
+fn rules_nobody_needs_the_simulation() {
+    let mut wrong = Vec::new();
+    for (name, others) in dependencies() {
+        if others.contains_key("hay-simulation") {
+            wrong.push(name.clone());
+        }
+        // What it needs must not become a part of anything that runs.
+        if name == "hay-simulation" {
+            let built = others.iter().filter(|(_, kind)| **kind != DependencyKind::Development);
+            wrong.extend(built.map(|(other, kind)| format!("hay-simulation → {other} ({kind:?})")));
+        }
+    }
+    none(wrong, "the simulation is for tests alone");
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn rules_an_exception_from_a_lint_has_a_reason() {
 #[test]
 fn rules_unsafe_stands_nowhere_without_leave() {
     // A file that needs it says so with `#[expect(unsafe_code, reason = …)]`, and is named here.
-    const ALLOWED: &[&str] = &["cli/src/allocator.rs"];
+    const ALLOWED: &[&str] = &["cli/src/allocator.rs", "simulation/src/entropy.rs"];
     let mut found = Vec::new();
     for Source { path, text, .. } in sources() {
         if ALLOWED.iter().any(|allowed| path == Path::new(allowed)) {
@@ -66,6 +66,36 @@ fn rules_unsafe_stands_nowhere_without_leave() {
         }
     }
     none(found, "unsafe code");
+}
+
+#[test]
+fn rules_work_that_blocks_asks_the_disk_where_it_is_done() {
+    // What runs in the simulation must have no thread of its own there: `common::work` decides it.
+    const SIMULATED: &[&str] = &["consensus", "master", "volume-server", "client"];
+    // The appender asks the disk itself. Snapshots are files of the machine's own and are not simulated.
+    const ALLOWED: &[&str] = &[
+        "volume-server/src/store/appender.rs",
+        "consensus/src/transfer/receive.rs",
+        "consensus/src/transfer/send.rs",
+    ];
+    let mut found = Vec::new();
+    for source in sources() {
+        let path = &source.path;
+        let is_simulated = SIMULATED.iter().any(|name| source.is_below(name));
+        if !is_simulated || ALLOWED.iter().any(|allowed| path == Path::new(allowed)) {
+            continue;
+        }
+        for (number, line) in source.code().lines().enumerate() {
+            let code = line.split("//").next().unwrap_or("");
+            if ["spawn_blocking", "thread::Builder", "thread::spawn", "thread::scope"]
+                .iter()
+                .any(|w| code.contains(w))
+            {
+                found.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
+            }
+        }
+    }
+    none(found, "threads that a simulation can't do without; see hay_common::work");
 }
 
 #[test]

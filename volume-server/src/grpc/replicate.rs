@@ -177,7 +177,7 @@ impl VolumeServer {
         let limit = (request.limit as usize).clamp(1, LIST_NEEDLES_PAGE_MAX);
         let store = self.store.clone();
         // Sorting a table of a full volume takes milliseconds.
-        let names = tokio::task::spawn_blocking(move || store.names(volume, after, limit)).await;
+        let names = self.store.blocking(move || store.names(volume, after, limit)).await;
         let names = names.map_err(|_| Failure::new(ErrorCode::Internal, "listing needles did not end"))?;
         let names = names.map_err(failure::read)?;
         let needles = names.names.into_iter().map(|(key, cookie, length)| v1::ListedNeedle {

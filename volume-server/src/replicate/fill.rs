@@ -114,7 +114,7 @@ impl Replication {
         work: impl FnOnce(&Self) -> Result<(), StoreError> + Send + 'static,
     ) -> Result<(), FillError> {
         let own = self.clone();
-        let done = tokio::task::spawn_blocking(move || work(&own)).await;
+        let done = self.store.blocking(move || work(&own)).await;
         Ok(done.map_err(|_| FillError::Thread)??)
     }
 

@@ -1,6 +1,7 @@
 //! The one thread that writes to a volume: it gathers what waits, writes once, syncs once, enters the index, answers.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use hay_common::disk::is_full;
 use hay_common::ids::Epoch;
 use hay_common::limits::ASYNC_SYNC_EVERY;
 use hay_common::model::{Durability, SizeClass};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::draft::{Draft, Rules};
@@ -22,14 +24,49 @@ use super::volume::Volume;
 pub(crate) fn start(volume: Arc<Volume>) -> io::Result<()> {
     let name = format!("append-{}", volume.id);
     let synced = volume.content.read().end;
-    std::thread::Builder::new().name(name).spawn(move || {
-        Appender { volume, synced, company: Company::default(), sync_took: Duration::ZERO, dirty_since: None }
-            .run()
-    })?;
+    let is_simulated = volume.shared.disk.takes().is_some();
+    let appender = Appender {
+        volume,
+        synced,
+        company: Company::default(),
+        sync_took: Duration::ZERO,
+        dirty_since: None,
+    };
+    if is_simulated {
+        in_turn(appender);
+        return Ok(());
+    }
+    std::thread::Builder::new().name(name).spawn(move || appender.run())?;
     Ok(())
 }
 
-struct Appender {
+/// In a simulation: a task instead of a thread, so that what it does has its place among everything else. A command is
+/// carried out by whoever gives it ([`Volume::take_turn`]), because that one would wait for it on the same thread.
+fn in_turn(appender: Appender) {
+    let volume = appender.volume.clone();
+    upkeep::zero_ahead_if_due(&volume);
+    let appender = Arc::new(Mutex::new(appender));
+    // An opened volume has one appender in its life.
+    let _ = volume.turn.set(Arc::downgrade(&appender));
+    volume.queue.bell();
+    tokio::spawn(async move {
+        loop {
+            let patience = appender.lock().sync_due_in();
+            match patience {
+                None => volume.queue.bell().notified().await,
+                Some(patience) => {
+                    let _ = tokio::time::timeout(patience, volume.queue.bell().notified()).await;
+                }
+            }
+            tokio::time::sleep(volume.shared.disk.takes().unwrap_or_default()).await;
+            if appender.lock().turn().is_break() {
+                return;
+            }
+        }
+    });
+}
+
+pub(crate) struct Appender {
     volume: Arc<Volume>,
     /// All below is on disk.
     synced: u64,
@@ -71,33 +108,51 @@ impl Appender {
                 continue;
             }
             let gather = self.company.gather();
-            match self.volume.queue.take(patience, gather) {
-                Work::Append(submissions) => self.append(submissions),
-                Work::Control(Control::Seal { epoch, done }) => {
-                    let volume = self.volume.clone();
-                    let _sealing = volume.sealing.lock();
-                    let sealed = self.seal(epoch);
-                    let is_over = sealed.is_ok();
-                    if is_over {
-                        // Before the answer: whoever asks again next finds no appender, and not one about to end.
-                        self.volume.queue.close();
-                    }
-                    // Whoever asked may have gone.
-                    let _ = done.send(sealed);
-                    if is_over {
-                        self.tidy();
-                        return;
-                    }
-                }
-                Work::Control(Control::Close { done }) => {
-                    let closed = self.close();
-                    let _ = done.send(closed);
-                    return;
-                }
-                Work::Idle => self.sync_if_dirty(),
-                Work::Over => return,
+            let work = self.volume.queue.take(patience, gather);
+            if self.carry_out(work).is_break() {
+                return;
             }
         }
+    }
+
+    /// Does all that waits, and waits for nothing: in a simulation.
+    pub(crate) fn turn(&mut self) -> ControlFlow<()> {
+        loop {
+            match self.volume.queue.take(Some(Duration::ZERO), None) {
+                Work::Idle if self.sync_due_in() != Some(Duration::ZERO) => return ControlFlow::Continue(()),
+                work => self.carry_out(work)?,
+            }
+        }
+    }
+
+    fn carry_out(&mut self, work: Work) -> ControlFlow<()> {
+        match work {
+            Work::Append(submissions) => self.append(submissions),
+            Work::Control(Control::Seal { epoch, done }) => {
+                let volume = self.volume.clone();
+                let _sealing = volume.sealing.lock();
+                let sealed = self.seal(epoch);
+                let is_over = sealed.is_ok();
+                if is_over {
+                    // Before the answer: whoever asks again next finds no appender, and not one about to end.
+                    self.volume.queue.close();
+                }
+                // Whoever asked may have gone.
+                let _ = done.send(sealed);
+                if is_over {
+                    self.tidy();
+                    return ControlFlow::Break(());
+                }
+            }
+            Work::Control(Control::Close { done }) => {
+                let closed = self.close();
+                let _ = done.send(closed);
+                return ControlFlow::Break(());
+            }
+            Work::Idle => self.sync_if_dirty(),
+            Work::Over => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
     }
 
     /// In durability async: how long what was written may still wait for its sync, whether appends go on or not.

@@ -105,6 +105,7 @@ impl Store {
 fn seal_filled(volume: &Arc<Volume>, epoch: Epoch) -> Result<(), StoreError> {
     let (done, sealed) = mpsc::sync_channel(1);
     if volume.queue.control(Control::Seal { epoch, done }) {
+        volume.take_turn();
         return sealed.recv().unwrap_or(Err(StoreError::Closed(volume.id)));
     }
     match volume.state.load().sealed {

@@ -28,9 +28,11 @@ use hay_common::ids::{Cookie, Epoch, Incarnation, NeedleKey, NodeId, VolumeId};
 use hay_common::limits::BLOCKING_READS_MAX;
 use hay_common::model::SizeClass;
 use hay_common::random::SharedRandom;
+use hay_common::work;
 use hay_needle::{State, Superblock};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 pub use config::StoreConfig;
 pub use error::{AppendError, ReadError, StoreError};
@@ -93,6 +95,14 @@ impl Store {
             creation: Mutex::new(()),
             _lock: lock,
         })
+    }
+
+    /// Does work on these volumes where it may block, to its end, whether anybody waits for it or not.
+    pub(crate) fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        work::blocking(self.shared.disk.as_ref(), work)
     }
 
     /// This server's id.
@@ -180,6 +190,7 @@ impl Store {
         let volume = self.volume(id).ok_or(StoreError::NoVolume(id))?;
         let (done, sealed) = mpsc::sync_channel(1);
         if volume.queue.control(Control::Seal { epoch, done }) {
+            volume.take_turn();
             return sealed.recv().unwrap_or(Err(StoreError::Closed(id)));
         }
         // No appender is left: sealed before, or closed.
@@ -316,7 +327,9 @@ impl Store {
             .iter()
             .filter_map(|volume| {
                 let (done, closed) = mpsc::sync_channel(1);
-                volume.queue.control(Control::Close { done }).then_some((volume.id, closed))
+                let is_open = volume.queue.control(Control::Close { done });
+                volume.take_turn();
+                is_open.then_some((volume.id, closed))
             })
             .collect();
         for volume in &volumes {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use hay_common::disk::read_exact_at;
 use hay_common::ids::{Cookie, NeedleKey};
 use hay_common::limits::{READ_STREAM_PART_BYTES, READ_SWEEP_BYTES};
+use hay_common::work;
 use hay_needle::{HEADER_BYTES, Header, NeedleHeader, Slot};
 use tokio::sync::Semaphore;
 
@@ -36,7 +37,7 @@ impl NeedleParts {
         permits: Arc<Semaphore>,
     ) -> Result<Self, ReadError> {
         let own = volume.clone();
-        let sums = blocking(&permits, move || {
+        let sums = volume.blocking(&permits, move || {
             let mut sums = Vec::with_capacity(slot.length as usize / READ_STREAM_PART_BYTES + 1);
             let header = sweep(&own, slot, key, cookie, |_, piece| {
                 sums.extend(piece.chunks(READ_STREAM_PART_BYTES).map(crc32c::crc32c));
@@ -75,7 +76,7 @@ impl NeedleParts {
                     fill(&volume, slot, &mut data, (HEADER_BYTES + start) as u64)?;
                     Ok(data)
                 };
-                blocking(&self.permits, read).await?
+                self.volume.blocking(&self.permits, read).await?
             }
         };
         if sum != Some(crc32c::crc32c(&data)) {
@@ -103,7 +104,7 @@ pub(super) async fn range(
     permits: &Arc<Semaphore>,
 ) -> Result<(u8, Bytes), ReadError> {
     let own = volume.clone();
-    blocking(permits, move || {
+    let sweeping = volume.blocking(permits, move || {
         let mut kept = Vec::with_capacity(range.len());
         let header = sweep(&own, slot, key, cookie, |at, piece| {
             let from = range.start.saturating_sub(at).min(piece.len());
@@ -111,22 +112,25 @@ pub(super) async fn range(
             kept.extend_from_slice(piece.get(from..to).unwrap_or_default());
         })?;
         Ok((header.codec, Bytes::from(kept)))
-    })
-    .await
+    });
+    sweeping.await
 }
 
-/// Runs `work` where it may block. What it needs memory for it makes itself: whoever waits for a thread holds none.
-pub(super) async fn blocking<T: Send + 'static>(
-    permits: &Arc<Semaphore>,
-    work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
-) -> Result<T, ReadError> {
-    let permit = permits.clone().acquire_owned().await.map_err(|_| ReadError::Closing)?;
-    let done = tokio::task::spawn_blocking(move || {
-        // Held by the thread, not by a caller who may go.
-        let _permit = permit;
-        work()
-    });
-    done.await.map_err(|_| ReadError::Closing)?
+impl Volume {
+    /// Runs `work` where it may block. What it needs memory for it makes itself: whoever waits for a thread holds none.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        permits: &Arc<Semaphore>,
+        work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let permit = permits.clone().acquire_owned().await.map_err(|_| ReadError::Closing)?;
+        let done = work::blocking(self.shared.disk.as_ref(), move || {
+            // Held by the work, not by a caller who may go.
+            let _permit = permit;
+            work()
+        });
+        done.await.map_err(|_| ReadError::Closing)?
+    }
 }
 
 fn fill(volume: &Volume, slot: Slot, buf: &mut [u8], at: u64) -> Result<(), ReadError> {

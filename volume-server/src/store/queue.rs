@@ -1,7 +1,7 @@
 //! What waits for a volume's appender. Bounded by number and bytes.
 
 use std::collections::VecDeque;
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use hay_common::limits::{
     APPEND_BATCH_BYTES_MAX, APPENDS_WAITING_BYTES_MAX, APPENDS_WAITING_MAX, NEEDLE_BYTES_MAX,
 };
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::error::{AppendError, StoreError};
 
@@ -122,11 +122,13 @@ pub(crate) struct Queue {
     volume: VolumeId,
     waiting: Mutex<Waiting>,
     came: Condvar,
+    /// Rung where the appender is no thread but a task: in a simulation.
+    bell: OnceLock<Notify>,
 }
 
 impl Queue {
     pub fn new(volume: VolumeId) -> Self {
-        Self { volume, waiting: Mutex::default(), came: Condvar::new() }
+        Self { volume, waiting: Mutex::default(), came: Condvar::new(), bell: OnceLock::new() }
     }
 
     /// Puts needles into the queue.
@@ -146,7 +148,7 @@ impl Queue {
         let is_enough = needles >= waiting.wanted;
         drop(waiting);
         if is_enough {
-            self.came.notify_one();
+            self.wake();
         }
         Ok(())
     }
@@ -159,8 +161,20 @@ impl Queue {
         }
         waiting.control.push_back(control);
         drop(waiting);
-        self.came.notify_one();
+        self.wake();
         true
+    }
+
+    fn wake(&self) {
+        self.came.notify_one();
+        if let Some(bell) = self.bell.get() {
+            bell.notify_one();
+        }
+    }
+
+    /// For an appender that is a task.
+    pub fn bell(&self) -> &Notify {
+        self.bell.get_or_init(Notify::new)
     }
 
     /// Needles that wait now.
@@ -171,7 +185,7 @@ impl Queue {
     /// Refuses all further submissions.
     pub fn close(&self) {
         self.waiting.lock().closed = true;
-        self.came.notify_one();
+        self.wake();
     }
 
     /// The next command, or all appends that wait and fit into one batch. Waits for them, at most for `patience`.

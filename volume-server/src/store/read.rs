@@ -12,7 +12,7 @@ use hay_needle::{DATA_OVERHEAD_BYTES, HEADER_BYTES, Slot, check_needle};
 use tokio::sync::Semaphore;
 
 use super::error::ReadError;
-use super::parts::{self, NeedleParts, blocking};
+use super::parts::{self, NeedleParts};
 use super::volume::Volume;
 
 /// A needle's data, or a range of them, verified.
@@ -142,7 +142,7 @@ impl Volume {
             }
         }
         let volume = self.clone();
-        blocking(permits, move || {
+        self.blocking(permits, move || {
             let mut record = vec![0; len];
             read_exact_at(volume.data.as_ref(), &mut record, slot.offset)
                 .map_err(|source| volume.read_failed(slot, source))?;

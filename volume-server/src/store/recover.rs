@@ -5,8 +5,8 @@
 //! kept.
 
 use std::io::{self, IoSlice};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use hay_common::disk::{DiskFile, OpenMode, atomic_publish, is_full, read_exact_at};
@@ -254,6 +254,7 @@ fn assemble(
         state: ArcSwap::from_pointee(state),
         state_change: Mutex::new(()),
         queue: Queue::new(block.volume),
+        turn: OnceLock::new(),
         sealing: Mutex::new(()),
         zero: ZeroAhead::new(outcome.end, ahead),
         checkpoint_at: AtomicU64::new(SUPERBLOCK_BYTES as u64),

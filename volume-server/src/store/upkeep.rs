@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use hay_common::disk::atomic_publish;
 use hay_common::limits::{CHECKPOINT_TAIL_FACTOR, ZERO_STEP_BYTES};
 use hay_common::model::Durability;
+use hay_common::work;
 use hay_needle::{Checkpoint, Index};
 
 use super::volume::Volume;
@@ -19,8 +20,8 @@ pub(crate) fn zero_ahead_if_due(volume: &Arc<Volume>) {
     let end = volume.content.read().end;
     let Some(target) = volume.zero.due(end, volume.shared.config.volume_bytes_max) else { return };
     let own = volume.clone();
-    let started =
-        std::thread::Builder::new().name(format!("zero-{}", volume.id)).spawn(move || zero(&own, target));
+    let disk = volume.shared.disk.as_ref();
+    let started = work::beside(disk, format!("zero-{}", volume.id), move || zero(&own, target));
     if let Err(error) = started {
         volume.zero.abandon();
         tracing::warn!(volume = %volume.id, %error, "no thread for zeroing ahead; appends grow the file meanwhile");
@@ -54,7 +55,8 @@ pub(crate) fn checkpoint_if_due(volume: &Arc<Volume>) {
         return;
     }
     let own = volume.clone();
-    let started = std::thread::Builder::new().name(format!("checkpoint-{}", volume.id)).spawn(move || {
+    let disk = volume.shared.disk.as_ref();
+    let started = work::beside(disk, format!("checkpoint-{}", volume.id), move || {
         checkpoint_now(&own);
         own.checkpoint_due.store(false, Ordering::Release);
     });

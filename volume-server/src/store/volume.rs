@@ -1,8 +1,8 @@
 //! One volume of this server: what its appender, its readers and its upkeep share.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
 use hay_common::clock::SharedClock;
@@ -13,6 +13,7 @@ use hay_needle::{Index, Seeds, State};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
+use super::appender::Appender;
 use super::config::StoreConfig;
 use super::error::AppendError;
 use super::layout::VolumePaths;
@@ -58,6 +59,8 @@ pub(crate) struct Volume {
     /// Held while the state file is replaced.
     pub state_change: Mutex<()>,
     pub queue: Queue,
+    /// Its appender, where that works in turn with everything else: in a simulation.
+    pub turn: OnceLock<Weak<Mutex<Appender>>>,
     /// Held by the appender from its seal until it has cut the file: nobody may write to it anew before.
     pub sealing: Mutex<()>,
     pub zero: ZeroAhead,
@@ -108,6 +111,14 @@ impl Volume {
         let (reply, answers) = oneshot::channel();
         self.queue.submit(Submission { needles, reply })?;
         Ok(answers)
+    }
+
+    /// In a simulation what waits is done when this returns. Elsewhere the appender's thread is at it.
+    pub fn take_turn(&self) {
+        if let Some(appender) = self.turn.get().and_then(Weak::upgrade) {
+            // Whether it goes on is for whoever calls it next.
+            let _ = appender.lock().turn();
+        }
     }
 
     /// Whether it takes appends at all.

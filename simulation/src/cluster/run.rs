@@ -1,0 +1,157 @@
+//! One run: a cluster from a seed, on a thread of its own.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, UNIX_EPOCH};
+
+use turmoil::{Builder, Sim};
+
+use super::faults::Faults;
+use super::sabotage::Sabotage;
+use super::{Stage, World, judge, machines, writers};
+use crate::clock::EPOCH_MS;
+use crate::{entropy, net};
+
+/// Everything moves by so much at a time; a message takes at least so long.
+const TICK: Duration = Duration::from_millis(5);
+/// So long everything fails.
+const FAULTS: Duration = Duration::from_secs(40);
+/// The judge has come to an end so long after it.
+const JUDGED: Duration = Duration::from_secs(400);
+
+thread_local! {
+    /// Something panicked on this thread: tokio keeps that to itself.
+    static PANICKED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Of all events.
+    pub digest: String,
+    pub events: u64,
+    pub acknowledged: usize,
+    pub reads: usize,
+    pub sealed: usize,
+    pub repairs: usize,
+    pub kills: usize,
+    pub cuts: usize,
+    pub leaderships: usize,
+    pub simulated: Duration,
+    /// What should never have happened.
+    pub violations: Vec<String>,
+}
+
+/// Runs `seed` on a fresh thread, which has nothing in its memory that does not follow from it. Two runs give the same only
+/// in processes of their own: libraries count things in statics.
+pub fn run(seed: u64, sabotage: Option<Sabotage>) -> Outcome {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        PANICKED.set(true);
+        before(info);
+    }));
+    let run = move || {
+        entropy::seed(seed);
+        simulate(seed, sabotage)
+    };
+    let thread = std::thread::Builder::new().name(format!("seed-{seed}")).spawn(run).unwrap();
+    thread.join().unwrap()
+}
+
+fn simulate(seed: u64, sabotage: Option<Sabotage>) -> Outcome {
+    let _log = std::env::var("HAY_LOG").ok().map(|filter| {
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).without_time();
+        tracing::subscriber::set_default(log.with_writer(std::io::stderr).finish())
+    });
+    let world = World::new(seed, sabotage);
+    net::note_to(Some(world.trace.clone()));
+    let mut sim = build(&world);
+    let mut faults = Faults::new(seed);
+    while world.stage() != Stage::Done {
+        world.time.set(sim.elapsed());
+        entropy::tick(sim.elapsed());
+        let now = sim.elapsed();
+        if world.stage() == Stage::Faults {
+            if now < FAULTS {
+                faults.step(&mut sim, &world, now);
+            } else {
+                faults.heal(&mut sim, &world);
+                world.enter(Stage::Healed);
+            }
+        }
+        if let Err(error) = sim.step() {
+            world.history.violation(format_args!("a process ended: {error:?}"));
+            break;
+        }
+        who_leads(&world);
+        if PANICKED.get() {
+            world.history.violation(format_args!("something panicked"));
+            break;
+        }
+        if now > FAULTS + JUDGED {
+            world.history.violation(format_args!("the judge came to no end"));
+            break;
+        }
+    }
+    let simulated = sim.elapsed();
+    drop(sim);
+    net::note_to(None);
+    let (digest, events) = world.trace.digest();
+    Outcome {
+        digest,
+        events,
+        acknowledged: world.history.acknowledged().len(),
+        reads: world.history.reads.load(Ordering::Relaxed),
+        sealed: world.history.sealed.load(Ordering::Relaxed),
+        repairs: world.history.repairs.load(Ordering::Relaxed),
+        kills: faults.kills,
+        cuts: faults.cuts,
+        leaderships: world.history.leaderships(),
+        simulated,
+        violations: world.history.violations(),
+    }
+}
+
+fn build(world: &Arc<World>) -> Sim<'static> {
+    let mut sim = Builder::new()
+        .epoch(UNIX_EPOCH + Duration::from_millis(EPOCH_MS))
+        .rng_seed(world.seed)
+        .tick_duration(TICK)
+        .min_message_latency(Duration::from_millis(1))
+        .max_message_latency(Duration::from_millis(15))
+        .simulation_duration(Duration::MAX)
+        .tcp_capacity(1024)
+        .enable_random_order()
+        .build();
+    match world.sabotage {
+        Some(Sabotage::LyingServers) => world.servers.iter().for_each(|server| server.disk.lie()),
+        Some(Sabotage::LyingMasters) => world.masters.iter().for_each(|master| master.disk.lie()),
+        Some(Sabotage::Yielding | Sabotage::Hasty) | None => {}
+    }
+    for (n, machine) in world.masters.iter().enumerate() {
+        let world = world.clone();
+        sim.host(machine.name.as_str(), move || machines::master(world.clone(), n));
+    }
+    for (n, machine) in world.servers.iter().enumerate() {
+        let world = world.clone();
+        sim.host(machine.name.as_str(), move || machines::volume_server(world.clone(), n));
+    }
+    for (n, machine) in world.writers.iter().enumerate() {
+        let world = world.clone();
+        sim.host(machine.name.as_str(), move || writers::writer(world.clone(), n));
+    }
+    let own = world.clone();
+    sim.host(world.judge.name.as_str(), move || judge::judge(own.clone()));
+    sim
+}
+
+/// In one term one master leads.
+fn who_leads(world: &World) {
+    for machine in &world.masters {
+        let term = machine.group.lock().as_ref().and_then(|group| *group.leading().borrow());
+        if let Some(term) = term {
+            world.history.leads(term, &machine.name);
+        }
+    }
+}
