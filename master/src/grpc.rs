@@ -393,7 +393,6 @@ fn wire_member(member: GroupMember, leader: bool) -> v1::MemberStatus {
 fn wire_status(status: ClusterStatus) -> v1::ClusterStatusReply {
     let masters_problem = status.group.problem().unwrap_or_default();
     let leader = status.group.leader;
-    let masters_problem = status.group.problem().unwrap_or_default();
     let masters = status.group.members.into_iter().map(|member| {
         let leads = leader == Some(member.id);
         wire_member(member, leads)
