@@ -19,7 +19,9 @@ cluster: build ## Build, start a cluster of processes on loopback, store and rea
 	@DIR='$(CLUSTER_DIR)' ONCE='$(ONCE)' sh scripts/cluster.sh
 
 test: setup-tests build lint ## Everything that CI checks
-	$(CARGO) test --release --workspace
+	$(CARGO) test --release --workspace --exclude hay-simulation
+# Apart: it needs a tokio whose clock can be turned, and with it here everything would be built with that once more.
+	$(CARGO) test --release -p hay-simulation
 
 soak: setup-tests build ## The same tests with their whole number of rounds, and the timing statistics
 	HAY_SOAK=1 $(CARGO) test --release -p hay-tests -- --nocapture
