@@ -397,7 +397,7 @@ pub const RAFT_SNAPSHOT_NAME_BYTES_MAX: usize = 1024;
 /// A learner may become a voter when it lacks no more entries than this.
 pub const RAFT_PROMOTE_LAG_MAX: u64 = 1_000;
 /// A change of members that is not done after this long is given up: whether it is done is not known.
-pub const RAFT_CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
+pub const RAFT_CHANGE_TIMEOUT: Duration = Duration::from_secs(8);
 /// With a full disk the log looks for room this often.
 pub const LOG_ROOM_CHECK: Duration = Duration::from_millis(200);
 /// A snapshot for which the disk has no room is made again after this long.

@@ -55,8 +55,6 @@ pub fn roles(rpc: Rpc) -> &'static [Role] {
 pub fn lifetime(rpc: Rpc) -> Lifetime {
     match rpc {
         Rpc::VolumeAppend | Rpc::VolumeRead | Rpc::VolumeReplicate => Lifetime::Bulk,
-        // A change of the group waits for a majority that may just be away.
-        Rpc::MasterChangeMasters => Lifetime::Bulk,
         // A snapshot takes as long as it takes; both ends give up when nothing moves.
         Rpc::MasterHeartbeat | Rpc::MasterWatchVolumeMap | Rpc::RaftInstallSnapshot => Lifetime::Lasting,
         Rpc::VolumeAppendBatch
@@ -81,7 +79,8 @@ pub fn lifetime(rpc: Rpc) -> Lifetime {
         | Rpc::RaftDescribe
         | Rpc::RaftPromise
         | Rpc::RaftJoin
-        | Rpc::MasterRepairVolume => Lifetime::Call,
+        | Rpc::MasterRepairVolume
+        | Rpc::MasterChangeMasters => Lifetime::Call,
     }
 }
 

@@ -62,6 +62,14 @@ pub(super) fn fast_dir() -> TempDir {
 }
 
 impl Cluster {
+    /// Whether a member's log no longer has its entries up to `index`: a snapshot alone does not say so, as what is on its
+    /// way to another member is kept until it has arrived or failed.
+    pub(super) fn has_purged(&self, n: usize, index: u64) -> bool {
+        let metrics = self.group(n).inner.raft.metrics();
+        let purged = metrics.borrow().purged;
+        purged.is_some_and(|at| at.index > index)
+    }
+
     /// Places for `count` members; none runs.
     pub(super) fn new(count: usize, seed: u64) -> Self {
         let random = SeededRandom::shared(seed);
