@@ -18,7 +18,7 @@ use crate::types::{LogId, SnapshotMeta};
 use crate::{Group, GroupConfig, StartError};
 
 /// Copies of the directory taken while commands are written. A file-by-file copy is not one moment; so that it is a
-/// state which a crash could leave, snapshots are off and the copy is read from the log's front to its end.
+/// state which a crash could leave, snapshots are off and the segments are copied from the log's end to its front.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copies_taken_at_any_moment_hold_what_was_acknowledged_before() {
     let dir = tempfile::tempdir().unwrap();
@@ -61,13 +61,16 @@ async fn copies_taken_at_any_moment_hold_what_was_acknowledged_before() {
     }
 }
 
-/// Segments in the order in which they are written; `false` where one went away meanwhile.
+/// Segments, the last first; `false` where one went away meanwhile.
 fn copy_in_order(from: &Path, to: &Path) -> bool {
     fs::create_dir_all(to.join("log")).unwrap();
     let mut names: Vec<_> = fs::read_dir(from.join("log")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    // The last first: what is written on while it is copied may move on to the next segment, and a copy of that must not
+    // know more than the copy of the one before it.
     names.sort();
     names
         .iter()
+        .rev()
         .filter(|name| !name.to_string_lossy().ends_with(".new"))
         .all(|name| fs::copy(from.join("log").join(name), to.join("log").join(name)).is_ok())
         && fs::copy(from.join("identity"), to.join("identity")).is_ok()
