@@ -179,6 +179,7 @@ impl GrpcLoad {
     }
 
     async fn read_stream(&self, grpc: &mut tonic::client::Grpc<Channel>) -> Result<(), LoadError> {
+        grpc.ready().await.map_err(|e| LoadError::Broken(e.to_string()))?;
         let codec = ProstCodec::<Ask, Part>::default();
         let path = PathAndQuery::from_static(READ);
         let response =
@@ -192,6 +193,7 @@ impl GrpcLoad {
     }
 
     async fn write_stream(&self, grpc: &mut tonic::client::Grpc<Channel>) -> Result<(), LoadError> {
+        grpc.ready().await.map_err(|e| LoadError::Broken(e.to_string()))?;
         let codec = ProstCodec::<Part, Ask>::default();
         let path = PathAndQuery::from_static(WRITE);
         let request = Request::new(stream::iter(parts_of(self.object.clone())));
@@ -227,7 +229,6 @@ impl Load for GrpcLoad {
     }
 
     async fn once(&self, grpc: &mut Self::Session, _: u64) -> Result<(), LoadError> {
-        grpc.ready().await.map_err(|e| LoadError::Broken(e.to_string()))?;
         match self.exchange {
             Exchange::ReadStream => self.read_stream(grpc).await,
             Exchange::WriteStream => self.write_stream(grpc).await,

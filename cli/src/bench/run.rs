@@ -189,7 +189,7 @@ impl<'a> Bench<'a> {
             read = Some(report);
         }
         let peak =
-            self.scrapes().first().cloned().flatten().and_then(|scrape| scrape.get(names::PEAK_RSS_BYTES));
+            self.scrapes().into_iter().next().flatten().and_then(|scrape| scrape.get(names::PEAK_RSS_BYTES));
         Ok(Report {
             write,
             read,

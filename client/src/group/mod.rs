@@ -147,8 +147,7 @@ impl<S: ?Sized + Send + Sync> Group<S> {
     where
         Q: Clone + Send + Sync,
     {
-        let (metadata, _, message) = request.into_parts();
-        self.round(&metadata, &message, &call, self.try_time).await
+        self.ask_round_within(Duration::ZERO, request, call).await
     }
 
     /// The same for a call that takes up to `time`, whoever does it.
