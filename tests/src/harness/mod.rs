@@ -5,6 +5,7 @@ mod cluster;
 mod command;
 mod content;
 mod endpoint;
+mod failure;
 mod metrics;
 mod raw;
 mod server;

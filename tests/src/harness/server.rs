@@ -12,14 +12,12 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Api, Endpoint, Metrics, RawAnswer, eventually, hay_binary};
+use super::{Api, Endpoint, Metrics, RawAnswer, eventually, failure, hay_binary};
 
 /// A start may have to replay a log; on a busy machine of two cores it still takes seconds, not minutes.
 const START_WITHIN: Duration = Duration::from_secs(60);
 /// SHUTDOWN_GRACE and some.
 const STOP_WITHIN: Duration = Duration::from_secs(45);
-/// Lines of the server's log that are shown when a test fails.
-const LOG_LINES_SHOWN: usize = 60;
 
 static STARTS: AtomicU32 = AtomicU32::new(0);
 
@@ -53,6 +51,7 @@ impl Server {
 
     /// As `start` says.
     pub fn start_with(start: Start) -> Self {
+        failure::remember_why();
         let temporary =
             start.dir.is_none().then(|| tempfile::Builder::new().prefix("hay-test-").tempdir().unwrap());
         let dir = match (&start.dir, &temporary) {
@@ -76,7 +75,7 @@ impl Server {
         self.child = Some(child);
         self.http = eventually("the server prints its address", START_WITHIN, || {
             if let Some(status) = self.child.as_mut().and_then(|c| c.try_wait().unwrap()) {
-                panic!("the server ended while starting, with {status}:\n{}", tail(&self.log));
+                panic!("the server ended while starting, with {status}");
             }
             addresses.try_recv().map_err(|e| e.to_string())
         });
@@ -90,7 +89,7 @@ impl Server {
     pub fn wait_ready(&mut self) {
         eventually("GET /readyz answers 200", START_WITHIN, || {
             if let Some(status) = self.child.as_mut().and_then(|c| c.try_wait().unwrap()) {
-                panic!("the server ended before it was ready, with {status}:\n{}", tail(&self.log));
+                panic!("the server ended before it was ready, with {status}");
             }
             let answer = self.raw_get("/readyz").map_err(|e| e.to_string())?;
             if answer.status == 200 { Ok(()) } else { Err(format!("{}: {}", answer.status, answer.text())) }
@@ -225,7 +224,7 @@ impl Drop for Server {
             let _ = child.wait();
         }
         if std::thread::panicking() {
-            println!("---- the server's log ({}), its last lines:\n{}", self.log.display(), tail(&self.log));
+            failure::show([("the server", self.log.as_path())]);
             if std::env::var_os("HAY_KEEP").is_some() {
                 if let Some(temporary) = self.temporary.take() {
                     println!("---- its directory was kept: {}", temporary.keep().display());
@@ -295,10 +294,4 @@ fn read_credential(dir: &Path, name: &str) -> String {
         .find(|(n, _)| n.trim() == name)
         .map(|(_, v)| v.trim().trim_matches('"').to_owned())
         .unwrap_or_else(|| panic!("{} has no {name}", path.display()))
-}
-
-fn tail(log: &Path) -> String {
-    let text = String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
 }

@@ -18,7 +18,7 @@ use hay_proto::rpc::credential::ClusterKey;
 use hay_proto::rpc::{Credentials, Peer, Role};
 use serde_json::Value;
 
-use super::{Api, Endpoint, eventually, eventually_async, hay};
+use super::{Api, Endpoint, eventually, eventually_async, failure, hay};
 pub use process::Process;
 pub use proxy::{Link, Network, Way};
 
@@ -60,6 +60,7 @@ struct Place {
 impl Cluster {
     /// Up and ready.
     pub async fn start(shape: Shape) -> Self {
+        failure::remember_why();
         let temporary = tempfile::Builder::new().prefix("hay-cluster-").tempdir().unwrap();
         let dir = temporary.path().to_owned();
         let key = dir.join("cluster.key");
@@ -102,9 +103,12 @@ impl Cluster {
             line.push((name.clone(), args));
         }
         for (n, http) in gateways.iter().enumerate() {
-            let args =
-                ["gateway", "--http", &http.to_string(), "--masters", &at_masters, "--filers", &at_filers];
-            line.push((format!("gateway-{}", n + 1), args.map(str::to_owned).to_vec()));
+            let name = format!("gateway-{}", n + 1);
+            let (http, aside) = (http.to_string(), dir.join(&name).display().to_string());
+            let mut args = vec!["gateway", "--http", &http, "--aside-dir", &aside];
+            args.extend(["--masters", &at_masters, "--filers", &at_filers]);
+            let args = args.into_iter().map(str::to_owned).collect();
+            line.push((name, args));
         }
         let processes = line
             .into_iter()
@@ -275,6 +279,12 @@ impl Cluster {
         hay(&["--server", &self.url(0), "--token", &self.token, "--json", "cluster", "status"], &[])
             .ok()
             .json()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        failure::show(self.processes.iter().map(|process| (process.name.as_str(), process.log_file())));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -12,8 +12,6 @@ use crate::harness::{eventually, hay_binary};
 
 /// SHUTDOWN_GRACE and some.
 const STOP_WITHIN: Duration = Duration::from_secs(45);
-/// Lines of a log that are shown when a test fails.
-const LOG_LINES_SHOWN: usize = 25;
 
 /// A process that can be ended and started again with the same command line.
 pub struct Process {
@@ -37,7 +35,7 @@ impl Process {
         let child = Command::new(hay_binary())
             .args(&self.args)
             .env_clear()
-            .env("HAY_LOG", std::env::var("HAY_LOG").unwrap_or_else(|_| "info".to_owned()))
+            .envs(std::env::var("HAY_LOG").map(|filter| ("HAY_LOG", filter)))
             .stdin(Stdio::null())
             .stdout(log())
             .stderr(log())
@@ -98,20 +96,13 @@ impl Process {
     pub fn check(&mut self) {
         let ended = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
         if let Some(status) = ended {
-            panic!("{} ended by itself, with {status}:\n{}", self.name, self.tail());
+            panic!("{} ended by itself, with {status}", self.name);
         }
     }
 
-    /// The last lines of its log.
-    pub fn tail(&self) -> String {
-        let text = self.log();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
-    }
-
-    /// Everything that it has said, over all its lives.
-    pub fn log(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    /// Where it writes what it says.
+    pub fn log_file(&self) -> &Path {
+        &self.log
     }
 }
 
@@ -120,9 +111,6 @@ impl Drop for Process {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
-        }
-        if std::thread::panicking() {
-            println!("---- {}, its last lines:\n{}", self.name, self.tail());
         }
     }
 }
