@@ -4,6 +4,8 @@ HTTP ?= 127.0.0.1:8080
 DIR ?= ./data
 ONCE ?=
 CARGO = cargo --locked
+# Most tests of the whole wait for processes: more of them than cores keep the machine at work.
+TEST_THREADS ?= 4
 
 CLUSTER_DIR ?= ./cluster
 
@@ -19,7 +21,7 @@ cluster: build ## Build, start a cluster of processes on loopback, store and rea
 	@DIR='$(CLUSTER_DIR)' ONCE='$(ONCE)' sh scripts/cluster.sh
 
 test: setup-tests build lint ## Everything that CI checks
-	$(CARGO) test --release --workspace --exclude hay-simulation
+	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --release --workspace --exclude hay-simulation
 # Apart: it needs a tokio whose clock can be turned, and with it here everything would be built with that once more.
 	$(CARGO) test --release -p hay-simulation
 

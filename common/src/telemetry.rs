@@ -6,7 +6,7 @@
 use std::fmt;
 
 use tracing::{Event, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{Format, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
@@ -14,7 +14,9 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// What is logged unless `HAY_LOG` says otherwise. openraft tells its whole inner life at `info`.
-const FILTER: &str = "info,openraft=warn";
+fn usual() -> Targets {
+    Targets::new().with_default(LevelFilter::INFO).with_target("openraft", LevelFilter::WARN)
+}
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +33,8 @@ pub type CurrentRequest = fn() -> Option<String>;
 /// Starts logging for the process. `HAY_LOG` holds the filter, as in `hay_filer=debug,info`. Does nothing where a
 /// subscriber is already there.
 pub fn start(format: LogFormat, request: CurrentRequest) {
-    let filter = EnvFilter::try_from_env("HAY_LOG").unwrap_or_else(|_| EnvFilter::new(FILTER));
+    let asked = std::env::var("HAY_LOG").ok().and_then(|filter| filter.parse::<Targets>().ok());
+    let filter = asked.unwrap_or_else(usual);
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     let started = match format {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
 use turmoil::{Builder, Sim};
 
 use super::faults::Faults;
@@ -61,8 +63,10 @@ pub fn run(seed: u64, sabotage: Option<Sabotage>) -> Outcome {
 
 fn simulate(seed: u64, sabotage: Option<Sabotage>) -> Outcome {
     let _log = std::env::var("HAY_LOG").ok().map(|filter| {
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).without_time();
-        tracing::subscriber::set_default(log.with_writer(std::io::stderr).finish())
+        let filter: Targets = filter.parse().expect("HAY_LOG, as in hay_master=debug,info");
+        let lines = tracing_subscriber::fmt::layer().with_ansi(false).without_time();
+        let log = tracing_subscriber::registry().with(filter).with(lines.with_writer(std::io::stderr));
+        tracing::subscriber::set_default(log)
     });
     let world = World::new(seed, sabotage);
     net::note_to(Some(world.trace.clone()));

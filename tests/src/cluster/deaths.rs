@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::harness::{Cluster, Link, Shape, Stopwatch, Way, amount, eventually_async, heavy, seed};
+use crate::harness::{Cluster, Link, Shape, Stopwatch, Way, amount, cluster_turn, eventually_async, seed};
 use crate::kill::history::History;
 use crate::kill::load::{Errors, Load};
 
@@ -85,31 +85,31 @@ async fn harmed(role: &str, harm: Harm, rounds: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_a_killed_volume_server_is_noticed_by_no_client() {
-    let _turn = heavy().await;
+    let _turn = cluster_turn().await;
     harmed("volume-server", Harm::Killed, amount("HAY_ROUNDS", 5, 50)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_a_paused_volume_server_is_noticed_by_no_client() {
-    let _turn = heavy().await;
+    let _turn = cluster_turn().await;
     harmed("volume-server", Harm::Paused, amount("HAY_ROUNDS", 5, 50)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_a_volume_server_that_is_cut_off_is_noticed_by_no_client() {
-    let _turn = heavy().await;
+    let _turn = cluster_turn().await;
     harmed("volume-server", Harm::CutOff, amount("HAY_ROUNDS", 5, 50)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_a_volume_server_without_masters_loses_nothing() {
-    let _turn = heavy().await;
+    let _turn = cluster_turn().await;
     harmed("volume-server", Harm::CutOffFromMasters, amount("HAY_ROUNDS", 10, 100)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_links_of_all_kinds_are_noticed_by_no_client() {
-    let _turn = heavy().await;
+    let _turn = cluster_turn().await;
     for harm in [Harm::Mute, Harm::Slow, Harm::Late] {
         harmed("volume-server", harm, amount("HAY_ROUNDS", 1, 10)).await;
     }
@@ -117,13 +117,13 @@ async fn cluster_links_of_all_kinds_are_noticed_by_no_client() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_a_killed_master_is_noticed_by_no_client() {
-    let _turn = heavy().await;
+    let _turn = cluster_turn().await;
     harmed("master", Harm::Killed, amount("HAY_ROUNDS", 2, 20)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_everything_killed_at_once_loses_nothing_acknowledged() {
-    let _turn = heavy().await;
+    let _turn = cluster_turn().await;
     let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
     let mut cluster = Cluster::start(Shape::USUAL).await;

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::members::leader;
-use crate::harness::{Cluster, Shape, Stopwatch, amount, heavy, seed};
+use crate::harness::{Cluster, Shape, Stopwatch, amount, cluster_turn, seed};
 use crate::kill::history::History;
 use crate::kill::load::{Errors, Load};
 
@@ -39,7 +39,7 @@ async fn new_volumes(masters: &MasterClient, known: &[VolumeId]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_a_new_leader_leases_and_grows_soon_after_the_death_of_the_old() {
-    let _turn = heavy().await;
+    let _turn = cluster_turn().await;
     let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
     let rounds = amount("HAY_ROUNDS", 5, 50);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{Cluster, Pattern, Ran, START_WITHIN, Shape, eventually, hay, heavy};
+use crate::harness::{Cluster, Pattern, Ran, START_WITHIN, Shape, cluster_turn, eventually, hay};
 
 fn admin(cluster: &Cluster, args: &[&str]) -> Ran {
     let environment = cluster.environment();
@@ -31,7 +31,7 @@ fn id(member: &Value) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_a_wiped_master_comes_back_as_a_new_one_and_takes_the_place_of_the_old() {
-    let _turn = heavy().await;
+    let _turn = cluster_turn().await;
     let mut cluster = Cluster::start(Shape::USUAL).await;
     let before = members(&cluster);
     assert_eq!(before.len(), 3);

@@ -3,13 +3,13 @@
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::harness::{Cluster, Shape, amount, heavy, seed};
+use crate::harness::{Cluster, Shape, amount, cluster_turn, seed};
 use crate::kill::history::History;
 use crate::kill::load::{Errors, Load};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_a_rolling_restart_fails_no_request() {
-    let _turn = heavy().await;
+    let _turn = cluster_turn().await;
     let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
     let mut cluster = Cluster::start(Shape::USUAL).await;

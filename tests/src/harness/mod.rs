@@ -7,6 +7,7 @@ mod content;
 mod endpoint;
 mod failure;
 mod metrics;
+mod ports;
 mod raw;
 mod server;
 mod trees;
@@ -18,17 +19,24 @@ pub use command::{Ran, hay, hay_binary, hay_with_input, hay_within};
 pub use content::{Pattern, etag_of, pattern_bytes, pattern_stream, seed, sha256_hex};
 pub use endpoint::Endpoint;
 pub use metrics::Metrics;
+pub use ports::free_address;
 pub use raw::{Raw, RawAnswer};
 pub use server::{Server, Start, shared_server};
 pub use trees::{compare_trees, regular_files, same_bytes};
 pub use wait::{Stopwatch, eventually, eventually_async};
 
-/// Held by tests that load the machine: two of them at once would only measure each other.
-static HEAVY: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// What the machine can bear at once: clusters of many processes that mostly wait.
+const CLUSTERS_AT_ONCE: u32 = 2;
+static MACHINE: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(CLUSTERS_AT_ONCE as usize);
 
-/// Waits for the turn of a heavy test.
-pub async fn heavy() -> tokio::sync::MutexGuard<'static, ()> {
-    HEAVY.lock().await
+/// Held by tests that load the machine: two of them at once would only measure each other.
+pub async fn heavy() -> tokio::sync::SemaphorePermit<'static> {
+    MACHINE.acquire_many(CLUSTERS_AT_ONCE).await.expect("never closed")
+}
+
+/// Held by tests with a cluster that waits more than it works. Whoever soaks reads the times, and has each alone.
+pub async fn cluster_turn() -> tokio::sync::SemaphorePermit<'static> {
+    MACHINE.acquire_many(if soaking() { CLUSTERS_AT_ONCE } else { 1 }).await.expect("never closed")
 }
 
 /// Whether the whole number of rounds is asked for: `make soak`.

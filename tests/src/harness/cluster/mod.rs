@@ -3,7 +3,7 @@
 mod process;
 mod proxy;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use hay_proto::rpc::credential::ClusterKey;
 use hay_proto::rpc::{Credentials, Peer, Role};
 use serde_json::Value;
 
-use super::{Api, Endpoint, eventually, eventually_async, failure, hay};
+use super::{Api, Endpoint, eventually, eventually_async, failure, free_address, hay};
 pub use process::Process;
 pub use proxy::{Link, Network, Way};
 
@@ -294,9 +294,4 @@ fn service(role: &str, dir: &Path, name: &str, place: &Place) -> Vec<String> {
     [role, "--dir", dir.to_str().unwrap(), "--listen", &listen, "--advertise", &called]
         .map(str::to_owned)
         .to_vec()
-}
-
-/// An address that nobody listens on at the moment.
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
