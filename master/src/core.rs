@@ -356,6 +356,7 @@ impl MasterCore {
             address: state.nodes.get(&member.node).map(|node| node.address.clone()).unwrap_or_default(),
             filling: member.part == Part::Filling,
             alive: live.alive(member.node, now),
+            incomplete: live.report(member.node, id, now).is_some_and(|report| report.incomplete),
         });
         VolumeInfo {
             id,

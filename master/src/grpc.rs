@@ -330,6 +330,7 @@ fn wire_repair(plan: Repair, state: &State) -> v1::RepairVolumeReply {
         steps: steps.collect(),
         whole: u32::try_from(plan.whole).unwrap_or(u32::MAX),
         wanted: u32::try_from(plan.wanted).unwrap_or(u32::MAX),
+        unsure: plan.unsure,
     }
 }
 
@@ -352,6 +353,7 @@ fn wire_volume(volume: VolumeInfo) -> v1::VolumeRecord {
         address: member.address,
         filling: member.filling,
         alive: member.alive,
+        incomplete: member.incomplete,
     });
     v1::VolumeRecord {
         id: volume.id.0,

@@ -31,6 +31,8 @@ pub struct MemberInfo {
     pub filling: bool,
     /// Whether it has been heard of lately.
     pub alive: bool,
+    /// Whether it says that it may lack needles.
+    pub incomplete: bool,
 }
 
 /// A volume as it is told to others.

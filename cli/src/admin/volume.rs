@@ -62,12 +62,13 @@ fn row(volume: &Value) -> Vec<String> {
 }
 
 fn member(member: &Value) -> String {
-    let dead = member.get("alive").and_then(Value::as_bool) == Some(false);
-    let filling = member.get("filling").and_then(Value::as_bool) == Some(true);
-    let state = if dead {
+    let is = |field: &str| member.get(field).and_then(Value::as_bool);
+    let state = if is("alive") == Some(false) {
         " (dead)"
-    } else if filling {
+    } else if is("filling") == Some(true) {
         " (filling)"
+    } else if is("incomplete") == Some(true) {
+        " (may lack needles)"
     } else {
         ""
     };
@@ -115,14 +116,24 @@ pub async fn volume_repair(id: u32, dry_run: bool, context: Context) -> Result<E
     }
     let (whole, wanted) = (text(&plan, "whole"), text(&plan, "wanted"));
     let steps = list(&plan, &["steps"]);
+    let unsure = plan.get("unsure").and_then(Value::as_bool) == Some(true);
     if steps.is_empty() {
-        context.out.line(format_args!("volume {id} has {whole} of {wanted} copies; nothing to do"))?;
+        let found = if unsure { "; nothing can be done" } else { "; nothing to do" };
+        context.out.line(format_args!("volume {id} has {whole} of {wanted} whole copies{found}"))?;
     }
     for step in steps {
         context.out.line(format_args!("{}", step_line(id, dry_run, step)))?;
     }
+    if unsure {
+        context.out.line(UNSURE)?;
+    }
     Ok(Exit::Ok)
 }
+
+/// What copies that complete each other can't make good.
+const UNSURE: &str = "No copy that is there is sure to hold every needle. They are completed from each other, one at a time: ask \
+                      again when this one is done. What all of them have lost can't be told, so they stay marked; a server \
+                      that is away may have it.";
 
 fn step_line(id: u32, dry_run: bool, step: &Value) -> String {
     let does = match (step.get("running").and_then(Value::as_bool), dry_run) {

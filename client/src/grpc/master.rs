@@ -73,7 +73,7 @@ pub(crate) async fn repair_volume(
         })
     };
     let steps = reply.steps.into_iter().map(step).collect::<Result<_, _>>()?;
-    Ok(RepairPlan { steps, whole: reply.whole, wanted: reply.wanted })
+    Ok(RepairPlan { steps, whole: reply.whole, wanted: reply.wanted, unsure: reply.unsure })
 }
 
 pub(crate) async fn change_masters(
@@ -133,6 +133,7 @@ fn member(member: v1::VolumeMember) -> Result<VolumeMember, ConvertError> {
         address: member.address,
         filling: member.filling,
         alive: member.alive,
+        incomplete: member.incomplete,
     })
 }
 

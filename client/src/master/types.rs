@@ -37,6 +37,8 @@ pub struct VolumeMember {
     pub filling: bool,
     /// It was heard of lately.
     pub alive: bool,
+    /// It may lack needles.
+    pub incomplete: bool,
 }
 
 /// One volume in the masters' map.
@@ -99,6 +101,8 @@ pub struct RepairPlan {
     pub whole: u32,
     /// How many there should be.
     pub wanted: u32,
+    /// Every copy that is there may lack needles: they complete each other, and what all have lost nobody knows.
+    pub unsure: bool,
 }
 
 /// Some volumes of the map, in the order of their ids.

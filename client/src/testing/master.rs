@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tonic::{Request, Response, Status, Streaming};
 
-/// A volume map; every volume on one server, even ids for small contents.
+/// A volume map: each volume with its servers, commas between them; even ids for small contents.
 pub(crate) struct FakeMaster {
     pub volumes: Mutex<BTreeMap<u32, String>>,
     pub ttl_ms: AtomicU64,
@@ -77,8 +77,12 @@ fn class(id: u32) -> SizeClass {
 }
 
 fn record(id: u32, address: &str) -> VolumeRecord {
-    let member =
-        VolumeMember { node: vec![1; 16].into(), address: address.to_owned(), filling: false, alive: true };
+    let member = VolumeMember {
+        node: vec![1; 16].into(),
+        address: address.to_owned(),
+        alive: true,
+        ..VolumeMember::default()
+    };
     let filling = VolumeMember { address: "filling:1".into(), filling: true, ..member.clone() };
     let silent = VolumeMember { address: "silent:1".into(), alive: false, ..member.clone() };
     VolumeRecord {
@@ -111,7 +115,7 @@ impl Master for FakeMaster {
             volume: *id,
             epoch: 1,
             class: class(*id).into(),
-            replicas: vec![address.clone()],
+            replicas: address.split(',').map(str::to_owned).collect(),
         });
         let reply = WriteLease {
             volumes: leased.collect(),

@@ -263,8 +263,8 @@ impl Master for Inner {
             members: vec![v1::VolumeMember {
                 node: Bytes::from_static(&[1; 16]),
                 address: ADDRESS.into(),
-                filling: false,
                 alive: true,
+                ..Default::default()
             }],
             ..Default::default()
         };

@@ -119,6 +119,7 @@ pub(super) async fn volume_repair(
         "dry_run": dry_run,
         "whole": plan.whole,
         "wanted": plan.wanted,
+        "unsure": plan.unsure,
         "steps": plan.steps.iter().map(step).collect::<Vec<_>>(),
     });
     Ok(reply::json(StatusCode::OK, &value))
@@ -216,7 +217,7 @@ fn filer_json(filer: &FilerStatus) -> Value {
 }
 
 fn volume_json(volume: &VolumeInfo) -> Value {
-    let member = |m: &hay_client::master::VolumeMember| json!({ "node": m.node, "address": m.address, "filling": m.filling, "alive": m.alive });
+    let member = |m: &hay_client::master::VolumeMember| json!({ "node": m.node, "address": m.address, "filling": m.filling, "alive": m.alive, "incomplete": m.incomplete });
     json!({
         "id": volume.id,
         "epoch": volume.epoch,

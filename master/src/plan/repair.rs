@@ -29,6 +29,8 @@ pub struct Repair {
     pub whole: usize,
     /// How many there should be.
     pub wanted: usize,
+    /// Whether all copies that are there may lack needles.
+    pub unsure: bool,
 }
 
 /// Why a volume can't be repaired now.
@@ -88,6 +90,7 @@ pub fn repair(view: &View<'_>, id: VolumeId) -> Result<Repair, Irreparable> {
     if there == 0 {
         return Err(Irreparable::NoSource);
     }
+    plan.unsure = sound == 0;
     if sound > 0 {
         // Nothing is lost with what such a target holds: a sound replica has it all.
         give_up_failing(view, id, &mut plan);

@@ -174,6 +174,7 @@ fn a_target_that_can_not_be_filled_gives_way_to_another() {
         report.read_only_reason = Some("it could not be filled yet: a write failed".to_owned());
     });
     let again = repair(&world.view(), volume).unwrap();
+    assert!(!again.unsure, "a copy is sound");
     assert_eq!((&again.cancel[..], again.steps.len()), (&[first.target][..], 1));
     assert!(again.steps[0].target != first.target && again.steps[0].replaces == Some(dead));
     // Where the only copies lack needles, what the target holds may be nowhere else.
@@ -185,7 +186,7 @@ fn a_target_that_can_not_be_filled_gives_way_to_another() {
 /// What an operator who repairs a volume does to it; the needles of `from` and of the target are both at the target then.
 fn repair_once(world: &mut World, volume: VolumeId, held: &mut BTreeMap<NodeId, BTreeSet<u64>>) -> NodeId {
     let plan = repair(&world.view(), volume).unwrap();
-    assert_eq!((plan.whole, plan.steps.len()), (0, 1), "one at a time");
+    assert_eq!((plan.whole, plan.unsure, plan.steps.len()), (0, true, 1), "one at a time");
     let target = plan.steps[0].target;
     for step in plan.steps {
         let epoch = world.state.volumes[&volume].epoch;
