@@ -3,14 +3,17 @@
 pub mod filer;
 pub mod group;
 mod grpc;
+mod hedges;
 pub mod master;
 mod peers;
 pub mod volume;
+pub mod writer;
 
 pub use filer::FilerClient;
 pub use master::MasterClient;
 pub use peers::Peers;
 pub use volume::VolumeClient;
+pub use writer::Writer;
 
 #[cfg(test)]
 mod testing;

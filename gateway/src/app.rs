@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hay_client::Writer;
 use hay_client::filer::TokenHash;
 use hay_common::error::{ErrorCode, Failure};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -25,6 +26,8 @@ pub(crate) type Readiness = (Duration, Vec<(String, String)>);
 pub(crate) struct App {
     pub(crate) config: GatewayConfig,
     pub(crate) deps: GatewayDeps,
+    /// Stores chunks, over what `deps` has.
+    pub(crate) writer: Writer,
     pub(crate) uploads: UploadMemory,
     pub(crate) downloads: DownloadMemory,
     pub(crate) buffers: BufferGauge,
@@ -54,6 +57,7 @@ impl App {
         Arc::new(Self {
             uploads: UploadMemory::new(config.ledger(), deps.clock.clone(), buffers.clone(), aside),
             downloads: DownloadMemory::new(config.download_budget_bytes, buffers.clone()),
+            writer: Writer::new(deps.master.clone(), deps.volumes.clone(), deps.random.clone()),
             buffers,
             meters: Meters::new(),
             heads: BufferGauge::default(),

@@ -39,12 +39,30 @@ pub(crate) struct Leases {
     turn: AtomicUsize,
     /// Volumes that could not be written to, and until when.
     avoided: Mutex<Vec<(VolumeId, Duration)>>,
-    /// Servers that could not be written to, and until when volumes without them come first.
-    down: ArcSwap<Vec<(String, Duration)>>,
+    /// What comes last, and until when.
+    last: ArcSwap<Vec<(AskedLast, Duration)>>,
     /// Asks the renewing task to come early.
     wanted: Notify,
     /// How many answers the masters have given, good or bad, and the last failure.
     answers: watch::Sender<(u64, Option<Failure>)>,
+}
+
+/// What others come before, as long as there are any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum AskedLast {
+    /// A server that could not be written to: all volumes with it.
+    Server(String),
+    /// A volume that was silent while another one answered.
+    Volume(VolumeId),
+}
+
+impl AskedLast {
+    fn concerns(&self, volume: &LeasedVolume) -> bool {
+        match self {
+            Self::Server(address) => volume.replicas.contains(address),
+            Self::Volume(id) => volume.volume == *id,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -86,7 +104,7 @@ impl Leases {
             current: ArcSwap::default(),
             turn: AtomicUsize::default(),
             avoided: Mutex::default(),
-            down: ArcSwap::default(),
+            last: ArcSwap::default(),
             wanted: Notify::new(),
             answers: watch::Sender::new((0, None)),
         }
@@ -122,7 +140,7 @@ impl Leases {
 
     fn pick(&self, class: SizeClass) -> Option<Writable> {
         let current = self.current.load();
-        let volumes = self.without_down(current.of(class));
+        let volumes = self.those_first(current.of(class));
         let place = match class {
             // Small appends share their syncs, which they can only in one volume: two at a time made batches half as
             // large and the disk sync twice. The masters begin each lease with another volume.
@@ -132,37 +150,62 @@ impl Leases {
         volumes.get(place).cloned()
     }
 
-    /// The volumes that no server is part of that could not be written to lately; all, where there is none.
-    fn without_down<'a>(&self, volumes: &'a [Writable]) -> Cow<'a, [Writable]> {
-        let down = self.down.load();
-        if down.is_empty() {
+    /// The volumes that are not to be asked last; all, where there is no other.
+    fn those_first<'a>(&self, volumes: &'a [Writable]) -> Cow<'a, [Writable]> {
+        let last = self.last.load();
+        if last.is_empty() {
             return Cow::Borrowed(volumes);
         }
-        let good = self.good(&down, volumes);
+        let good = self.good(&last, volumes);
         if good.is_empty() { Cow::Borrowed(volumes) } else { Cow::Owned(good) }
     }
 
-    fn good(&self, down: &[(String, Duration)], volumes: &[Writable]) -> Vec<Writable> {
+    fn good(&self, last: &[(AskedLast, Duration)], volumes: &[Writable]) -> Vec<Writable> {
         let now = self.clock.monotonic();
-        let is_down = |address: &String| down.iter().any(|(known, until)| known == address && now < *until);
-        volumes.iter().filter(|w| !w.volume.replicas.iter().any(is_down)).cloned().collect()
+        let is_last =
+            |w: &&Writable| last.iter().any(|(what, until)| now < *until && what.concerns(&w.volume));
+        volumes.iter().filter(|w| !is_last(w)).cloned().collect()
+    }
+
+    /// Others come before it for a while, where there are any.
+    pub(super) fn ask_last(&self, what: AskedLast) {
+        let now = self.clock.monotonic();
+        let until = now + ADDRESS_AVOIDED;
+        self.last.rcu(|last| {
+            let others = last.iter().filter(|(known, until)| *until > now && *known != what);
+            let others = others.take(VOLUMES_AVOIDED_MAX - 1).cloned();
+            others.chain([(what.clone(), until)]).collect::<Vec<_>>()
+        });
     }
 
     /// Writes go around a server for a while, where they can.
     pub(crate) fn avoid_server(&self, address: &str) {
-        let now = self.clock.monotonic();
-        let until = now + ADDRESS_AVOIDED;
-        self.down.rcu(|down| {
-            let others = down.iter().filter(|(known, until)| *until > now && known != address);
-            let others = others.take(VOLUMES_AVOIDED_MAX - 1).cloned();
-            others.chain([(address.to_owned(), until)]).collect::<Vec<_>>()
-        });
+        self.ask_last(AskedLast::Server(address.to_owned()));
         self.wanted.notify_one();
+    }
+
+    /// See [`super::MasterClient::writable_besides`].
+    pub(crate) fn besides(&self, class: SizeClass, asked: &[Writable]) -> Option<Writable> {
+        // In each volume that is silent at least one server must be to blame. A volume with all of its servers would be
+        // silent too; of the others, the one that meets the fewest suspects.
+        let could_fare_better = |other: &&Writable| {
+            asked.iter().all(|silent| {
+                let has = |address| other.volume.replicas.contains(address);
+                silent.volume.volume != other.volume.volume && !silent.volume.replicas.iter().all(has)
+            })
+        };
+        let suspects = |other: &&Writable| {
+            let silent = asked.iter().flat_map(|silent| &silent.volume.replicas);
+            silent.filter(|address| other.volume.replicas.contains(address)).count()
+        };
+        let current = self.current.load();
+        let volumes = self.those_first(current.of(class));
+        volumes.iter().filter(could_fare_better).min_by_key(suspects).cloned()
     }
 
     /// Whether the lease has a volume of `class` on servers that could be written to.
     pub(crate) fn has_others(&self, class: SizeClass) -> bool {
-        !self.good(&self.down.load(), self.current.load().of(class)).is_empty()
+        !self.good(&self.last.load(), self.current.load().of(class)).is_empty()
     }
 
     /// Takes `volume` out of the lease for a while.

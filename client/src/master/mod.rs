@@ -15,7 +15,7 @@ use hay_proto::rpc::DynMaster;
 use tokio::task::JoinSet;
 
 use crate::grpc::master as grpc;
-use lease::Leases;
+use lease::{AskedLast, Leases};
 use locations::Locations;
 
 pub use types::*;
@@ -50,6 +50,17 @@ impl MasterClient {
     /// for the one that is under way.
     pub async fn writable(&self, class: SizeClass) -> Result<Writable, Failure> {
         self.0.leases.writable(class).await
+    }
+
+    /// Another volume for what those that were `asked` are silent about: one that has as few servers as can be in common with
+    /// them. `None` where the lease has none that could fare better. Waits for nothing.
+    pub fn writable_besides(&self, class: SizeClass, asked: &[Writable]) -> Option<Writable> {
+        self.0.leases.besides(class, asked)
+    }
+
+    /// `volume` was slower than another one that was asked later: others come first for a while.
+    pub fn avoid_slow(&self, volume: VolumeId) {
+        self.0.leases.ask_last(AskedLast::Volume(volume));
     }
 
     /// `volume` could not be appended to: it is not given out for a while, and other volumes are asked for.

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures::{StreamExt, TryStreamExt};
+use hay_common::limits::READ_HEDGE_AFTER;
 use hay_proto::rpc::{RequestContext, RequestId};
 
 use super::*;
@@ -205,6 +206,35 @@ async fn a_silent_server_is_passed_over_and_asked_last_for_a_while() {
     let parts = world.client.read_parts(&world.addresses, range(0, 3 << 20)).await.unwrap();
     assert_eq!(parts.try_collect::<Vec<_>>().await.unwrap().concat(), data);
     assert_eq!(asked(), 1);
+}
+
+#[tokio::test]
+async fn all_that_are_silent_are_asked_last_not_only_the_first() {
+    let world = world(3);
+    let data = content(100);
+    world.hold_everywhere(&data);
+    // Needle 77 is asked for at server 2 first, then 0, then 1.
+    world.servers[2].hangs.store(true, Ordering::SeqCst);
+    world.servers[0].hangs.store(true, Ordering::SeqCst);
+    let asked = || [0, 1, 2].map(|n| world.servers[n].unary.load(Ordering::SeqCst));
+    assert_eq!(world.whole(0, 100).await.unwrap(), data);
+    assert_eq!(asked(), [1, 1, 1]);
+    assert_eq!(world.whole(0, 100).await.unwrap(), data);
+    assert_eq!(asked(), [1, 2, 1]);
+}
+
+#[tokio::test]
+async fn where_nothing_is_saved_up_for_it_a_silent_server_is_given_up_before_the_next_is_asked() {
+    let world = world(2);
+    let data = content(100);
+    world.hold_everywhere(&data);
+    while world.client.hedges.spend() {}
+    world.servers[1].hangs.store(true, Ordering::SeqCst);
+    let (read, ()) = tokio::join!(world.whole(0, 100), async {
+        tokio::time::sleep(3 * READ_HEDGE_AFTER).await;
+        assert_eq!(world.servers[0].unary.load(Ordering::SeqCst), 0);
+    });
+    assert_eq!(read.unwrap(), data);
 }
 
 #[tokio::test]

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use hay_client::filer::{Begun, ChunkRef, Content, Put};
+use hay_client::writer::REPEATS;
 use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::ContentHash;
 use hay_common::model::Chunk;
 
 use super::PutAsk;
-use super::store::{REPEATS, append, chunk_of, hash_of, own_or_append};
+use super::store::{append, chunk_of, hash_of, own_or_append};
 use crate::app::{App, token};
 use crate::auth::Authenticated;
 
@@ -84,8 +85,8 @@ pub(crate) async fn commit(
         // A copy is committed in the session it was appended in.
         let session = app.deps.filer.session().await?;
         let reference = match may_own {
-            true => own_or_append(app, caller, &session, chunk, data).await?,
-            false => append(app, &session, chunk, data).await?,
+            true => own_or_append(app, caller, chunk, data).await?,
+            false => append(app, chunk, data).await?,
         };
         let content = Content::Chunk(reference);
         let put = app.deps.filer.put(token(caller), &session, ask.command(chunk.hash), content).await;

@@ -9,6 +9,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use hay_client::filer::{AddReferences, ChunkRef, Content, ManifestRef, Put, Session};
+use hay_client::writer::REPEATS;
 use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::{ContentHash, ManifestId};
 use hay_common::limits::{CHUNK_BYTES_MAX, FILE_CHUNKS_MAX, REFS_PER_ROW_MAX, UPLOAD_CHUNKS_IN_FLIGHT};
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::PutAsk;
 use super::chunk::{Chunker, FullChunk};
 use super::finish::{check_digest, commit};
-use super::store::{REPEATS, append, chunk_of, hash_of, own_or_append};
+use super::store::{append, chunk_of, hash_of, own_or_append};
 use crate::app::{App, token};
 use crate::auth::Authenticated;
 
@@ -199,7 +200,7 @@ impl LargeUpload {
     async fn store_one(&self, arrived: Arrived) -> Result<Stored, Failure> {
         let data = &arrived.chunk.data;
         let chunk = chunk_of(hash_of(data).await?, data)?;
-        let reference = own_or_append(&self.app, &self.caller, &self.session, chunk, data).await?;
+        let reference = own_or_append(&self.app, &self.caller, chunk, data).await?;
         Ok(Stored { reference, arrived })
     }
 
@@ -228,8 +229,7 @@ impl LargeUpload {
                     // The first time only what was found; if that was not it, everything.
                     for stored in batch.iter_mut().filter(|s| attempt > 1 || s.reference.new_copy.is_none()) {
                         let data = &stored.arrived.chunk.data;
-                        stored.reference =
-                            append(&self.app, &self.session, stored.reference.chunk, data).await?;
+                        stored.reference = append(&self.app, stored.reference.chunk, data).await?;
                     }
                 }
                 done => return done,

@@ -1,17 +1,16 @@
 //! A client of the whole cluster, as a gateway has one.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use hay_client::group::masters;
 use hay_client::volume::Data;
-use hay_client::{MasterClient, VolumeClient};
-use hay_common::error::{ErrorCode, Failure, Remedy};
-use hay_common::ids::{Cookie, Epoch, NeedleKey, NodeId};
-use hay_common::limits::SMALL_CONTENT_BYTES_MAX;
-use hay_common::model::{Codec, SizeClass};
+use hay_client::writer::Stored;
+use hay_client::{MasterClient, VolumeClient, Writer};
+use hay_common::error::Failure;
+use hay_common::ids::{Epoch, NeedleKey, NodeId};
+use hay_common::model::Codec;
 use hay_common::random::SharedRandom;
 use hay_proto::rpc::{Credentials, Peer, Role};
 
@@ -23,6 +22,7 @@ pub struct Client {
     pub name: String,
     pub master: MasterClient,
     pub volumes: VolumeClient,
+    writer: Writer,
     pub random: SharedRandom,
 }
 
@@ -33,55 +33,17 @@ impl Client {
         let peer = Peer { role: Role::Gateway, node: NodeId::from_random(random.u128()) };
         let credentials = Credentials::new(world.key.clone(), peer, clock.clone());
         let master = masters(members(world), &credentials, clock.clone(), random.clone());
-        Self {
-            name: machine.name.clone(),
-            master: MasterClient::start(master, clock, random.clone()),
-            volumes: VolumeClient::new(peers(world, &credentials)),
-            random,
-        }
+        let master = MasterClient::start(master, clock, random.clone());
+        let volumes = VolumeClient::new(peers(world, &credentials));
+        let writer = Writer::new(master.clone(), volumes.clone(), random.clone());
+        Self { name: machine.name.clone(), master, volumes, writer, random }
     }
 
-    /// Stores a content on whichever volume takes it, as a gateway does.
+    /// Stores a content as a gateway does.
     pub async fn store(&self, key: NeedleKey, length: u32) -> Result<(Needle, Epoch), Failure> {
-        let content = data(key, length);
-        let class =
-            if content.len() <= SMALL_CONTENT_BYTES_MAX { SizeClass::Small } else { SizeClass::Large };
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            let failure = match self.try_store(key, class, content.clone()).await {
-                Ok((needle, epoch)) => return Ok((Needle { length, ..needle }, epoch)),
-                Err(failure) => failure,
-            };
-            let elsewhere = matches!(failure.code.remedy(), Remedy::Refresh | Remedy::RetryLater);
-            if attempt == 8 || !(elsewhere || failure.code == ErrorCode::NeedleExists) {
-                return Err(failure);
-            }
-            tokio::time::sleep(Duration::from_millis(10 << attempt)).await;
-        }
-    }
-
-    async fn try_store(
-        &self,
-        key: NeedleKey,
-        class: SizeClass,
-        content: Bytes,
-    ) -> Result<(Needle, Epoch), Failure> {
-        let target = self.master.writable(class).await?;
-        let (volume, cookie) = (&target.volume, Cookie(self.random.u32()));
-        let stored = self.volumes.append(volume, &target.token, key, cookie, Codec::PLAIN, content).await;
-        let Err(failure) = stored else {
-            return Ok((Needle { volume: volume.volume, key, cookie, length: 0 }, volume.epoch));
-        };
-        if failure.code != ErrorCode::NeedleExists && failure.code != ErrorCode::Overloaded {
-            self.master.avoid(volume.volume);
-            if matches!(failure.code, ErrorCode::Unavailable | ErrorCode::DeadlineExceeded)
-                && let Some(primary) = volume.replicas.first()
-            {
-                self.master.avoid_server(primary);
-            }
-        }
-        Err(failure)
+        let Stored { volume, epoch, cookie, .. } =
+            self.writer.store(key, Codec::PLAIN, data(key, length)).await?;
+        Ok((Needle { volume, key, cookie, length }, epoch))
     }
 
     /// The bytes of a needle from the first of `addresses` that gives them.
