@@ -117,6 +117,9 @@ codes! {
     Corrupt = "corrupt", 500, GiveUp;
     /// A fault of ours.
     Internal = "internal", 500, GiveUp;
+    /// One part of the cluster does not take the credential of another: their keys or their clocks differ. Nothing that a
+    /// user's token has to do with.
+    CredentialRefused = "credential_refused", 503, RetryLater;
 }
 
 impl fmt::Display for ErrorCode {

@@ -3,6 +3,7 @@
 //! A token, big endian: version (1 byte: 1) · role (1) · cluster (16) · node (16) · expiry in wall ms (8) · Ed25519
 //! signature over a fixed text and all before it (64).
 
+use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::{ClusterId, NodeId};
 use hay_common::limits::{CLOCK_SKEW_MAX, CREDENTIAL_TTL};
 
@@ -19,18 +20,36 @@ const TOKEN_BYTES: usize = BODY_BYTES + SIGNATURE_BYTES;
 /// Why a credential is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
+    /// There is none.
+    #[error("the call carries no cluster credential")]
+    Missing,
     /// Not the bytes of a credential, or of a newer version.
-    #[error("the cluster credential is malformed")]
+    #[error("the cluster credential is malformed: are both of the same version of hay?")]
     Malformed,
     /// Not signed by the cluster's key.
-    #[error("the cluster credential is not signed by this cluster's key")]
+    #[error(
+        "the cluster credential is not signed by this cluster's key: give both the same file with --cluster-key"
+    )]
     Forged,
     /// Signed for another cluster.
-    #[error("the cluster credential is another cluster's")]
+    #[error("the cluster credential is another cluster's: give both the same file with --cluster-key")]
     OtherCluster,
     /// Its time is over.
-    #[error("the cluster credential has expired; are the clocks of the servers right?")]
+    #[error(
+        "the cluster credential has expired: set the clocks of both machines right; they may differ by two hours"
+    )]
     Expired,
+    /// No clock that is right has minted it.
+    #[error(
+        "the cluster credential is from the future: set the clocks of both machines right; they may differ by two hours"
+    )]
+    TooEarly,
+}
+
+impl From<CredentialError> for Failure {
+    fn from(error: CredentialError) -> Self {
+        Self::new(ErrorCode::CredentialRefused, error.to_string())
+    }
 }
 
 impl ClusterKey {
@@ -75,9 +94,13 @@ impl CredentialVerifier {
         if credential.cluster != self.cluster {
             return Err(CredentialError::OtherCluster);
         }
-        let skew_ms = CLOCK_SKEW_MAX.as_millis() as u64;
+        let (skew_ms, ttl_ms) = (CLOCK_SKEW_MAX.as_millis() as u64, CREDENTIAL_TTL.as_millis() as u64);
         if now_ms >= credential.expires_ms.saturating_add(skew_ms) {
             return Err(CredentialError::Expired);
+        }
+        // One that was minted by a clock far ahead would be good for as much longer.
+        if credential.expires_ms > now_ms.saturating_add(ttl_ms).saturating_add(skew_ms) {
+            return Err(CredentialError::TooEarly);
         }
         Ok(credential.peer)
     }
@@ -159,6 +182,19 @@ mod tests {
             // From the cache as well as from the signature.
             assert_eq!(verifier.verify(&token, NOW_MS + ttl_ms), Err(CredentialError::Expired));
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_far_ahead_makes_no_credential_that_lasts() {
+        let key = key(1);
+        let verifier = CredentialVerifier::new(key.cluster(), key.public());
+        let skew_ms = CLOCK_SKEW_MAX.as_millis() as u64;
+        let ahead = key.mint(peer(Role::Gateway), NOW_MS + skew_ms);
+        assert_eq!(verifier.verify(&ahead, NOW_MS), Ok(peer(Role::Gateway)));
+        let too_far = key.mint(peer(Role::Gateway), NOW_MS + skew_ms + 1);
+        assert_eq!(verifier.verify(&too_far, NOW_MS), Err(CredentialError::TooEarly));
+        let years = key.mint(peer(Role::Gateway), u64::MAX);
+        assert_eq!(verifier.verify(&years, NOW_MS), Err(CredentialError::TooEarly));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 use tracing::{Instrument, Span};
 
-use super::credential::{ClusterKey, CredentialVerifier};
+use super::credential::{ClusterKey, CredentialError, CredentialVerifier};
 use super::gate::Verified;
 use super::layer::{Layer, Payload, Place, Watch, too_late, within_limit};
 use super::meters::ServerMeters;
@@ -105,10 +105,8 @@ impl Guard {
 
     fn verified(&self, metadata: &MetadataMap) -> Result<Peer, Status> {
         let token = metadata.get_bin(CREDENTIAL_KEY).and_then(|value| value.to_bytes().ok());
-        let token =
-            token.ok_or_else(|| unauthenticated("the call carries no cluster credential".to_owned()))?;
-        let now_ms = self.clock.wall_ms();
-        self.verifier.verify(&token, now_ms).map_err(|error| unauthenticated(error.to_string()))
+        let token = token.ok_or_else(|| refused(CredentialError::Missing))?;
+        self.verifier.verify(&token, self.clock.wall_ms()).map_err(refused)
     }
 
     /// All that is decided before the handler runs.
@@ -191,8 +189,8 @@ fn permit(rpc: Rpc, peer: Peer) -> Result<(), Status> {
     Err(to_status(Failure::new(ErrorCode::Forbidden, text)))
 }
 
-fn unauthenticated(text: String) -> Status {
-    to_status(Failure::new(ErrorCode::Unauthenticated, text))
+fn refused(error: CredentialError) -> Status {
+    to_status(error.into())
 }
 
 fn overloaded(rpc: Rpc, max: usize) -> Status {
@@ -227,7 +225,8 @@ fn report(rpc: Rpc, status: &Status) {
         ErrorCode::Internal | ErrorCode::Corrupt => {
             tracing::error!(service, method, code, message = failure.message, "an inner call failed");
         }
-        ErrorCode::Unauthenticated
+        ErrorCode::CredentialRefused
+        | ErrorCode::Unauthenticated
         | ErrorCode::Forbidden
         | ErrorCode::Overloaded
         | ErrorCode::DeadlineExceeded => {

@@ -42,7 +42,7 @@ impl From<LeaseError> for Failure {
     fn from(error: LeaseError) -> Self {
         let code = match error {
             LeaseError::Malformed => ErrorCode::InvalidArgument,
-            LeaseError::Forged | LeaseError::OtherCluster => ErrorCode::Forbidden,
+            LeaseError::Forged | LeaseError::OtherCluster => ErrorCode::CredentialRefused,
             LeaseError::NotCovered { .. } => ErrorCode::StaleEpoch,
         };
         Failure::new(code, error.to_string())
@@ -171,7 +171,7 @@ mod tests {
                 assert!(matches!(refused, Err(LeaseError::NotCovered { .. })), "{volume} {epoch}");
             }
         }
-        assert_eq!(Failure::from(LeaseError::Forged).code, ErrorCode::Forbidden);
+        assert_eq!(Failure::from(LeaseError::Forged).code, ErrorCode::CredentialRefused);
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod status;
 pub mod transport;
 mod verified;
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -67,7 +68,7 @@ pub type DynMaster = Arc<
 /// The replicated groups of a process, by either binding.
 pub type DynRaft = Arc<dyn Raft<InstallSnapshotStream = BoxStream<RaftSnapshotAck>>>;
 
-/// What a part of the cluster may do depends on this .
+/// What a part of the cluster may do depends on this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
     /// Holds the volume map.
@@ -80,6 +81,18 @@ pub enum Role {
     Gateway,
     /// An operator's tool.
     Admin,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Master => "master",
+            Self::VolumeServer => "volume server",
+            Self::Filer => "filer",
+            Self::Gateway => "gateway",
+            Self::Admin => "administrator's tool",
+        })
+    }
 }
 
 /// Who calls. A request extension: it is put there by the client layer within a process or by the server layer after it has verified

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hay_common::clock::SharedClock;
+use hay_common::error::{ErrorCode, Failure};
 use hay_common::limits::{CREDENTIAL_TTL, RPC_CLIENT_GRACE};
 use parking_lot::Mutex;
 use tonic::metadata::{Ascii, Binary, MetadataMap, MetadataValue};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::credential::ClusterKey;
 use super::layer::{Layer, Payload, too_late, within_limit};
 use super::meters::ClientMeters;
 use super::permissions::{Lifetime, lifetime};
-use super::{Peer, RequestContext, Rpc, request_id};
+use super::{Peer, RequestContext, Role, Rpc, request_id, to_failure, to_status};
 
 /// Metadata that carries a credential.
 pub(crate) const CREDENTIAL_KEY: &str = "hay-credential-bin";
@@ -93,12 +94,31 @@ impl Layer for Sign {
                 // The server keeps the deadline. This only ends calls to one that answers nothing at all.
                 let limit = timeout(metadata, lifetime(rpc).limit()) + RPC_CLIENT_GRACE;
                 match tokio::time::timeout(limit, next(request)).await {
-                    Ok(reply) => reply,
+                    Ok(reply) => reply.map_err(|status| named(rpc, credentials.role(), status)),
                     Err(_) => Err(too_late(rpc)),
                 }
             }
         }
     }
+}
+
+/// Says of a refused credential whose it was and who refused it, which nobody knows but here.
+fn named(rpc: Rpc, role: Role, status: Status) -> Status {
+    if status.code() != Code::Unauthenticated {
+        return status;
+    }
+    let failure = to_failure(&status);
+    if failure.code != ErrorCode::CredentialRefused {
+        return status;
+    }
+    let there = match rpc.service() {
+        "volume" => "the volume server",
+        "filer" => "the filer",
+        "master" => "the master",
+        _ => "another member of the group",
+    };
+    let text = format!("{there} does not take the credential of this {role}: {}", failure.message);
+    to_status(Failure::new(failure.code, text))
 }
 
 impl Lifetime {
@@ -129,6 +149,10 @@ impl Credentials {
         Self(Arc::new(Minting { key, peer, clock, current: Mutex::new(None) }))
     }
 
+    fn role(&self) -> Role {
+        self.0.peer.role
+    }
+
     fn current(&self) -> MetadataValue<Binary> {
         let Minting { key, peer, clock, current } = &*self.0;
         let now_ms = clock.wall_ms();
@@ -152,8 +176,7 @@ mod tests {
     use hay_common::ids::{ClusterId, NodeId};
 
     use super::*;
-    use crate::rpc::Role;
-    use crate::rpc::credential::CredentialVerifier;
+    use crate::rpc::credential::{CredentialError, CredentialVerifier};
 
     #[test]
     fn a_credential_is_renewed_before_it_expires() {
@@ -170,6 +193,20 @@ mod tests {
             assert_eq!(verifier.verify(&token, clock.wall_ms()), Ok(peer));
         }
         assert_ne!(first, credentials.current());
+    }
+
+    #[test]
+    fn a_refused_credential_names_both_sides_and_the_way_out() {
+        let refused = to_status(CredentialError::Forged.into());
+        let failure = to_failure(&named(Rpc::FilerBegin, Role::Gateway, refused));
+        assert_eq!(failure.code, ErrorCode::CredentialRefused);
+        for part in ["the filer", "this gateway", "--cluster-key"] {
+            assert!(failure.message.contains(part), "{part}: {}", failure.message);
+        }
+        // A user without a token is another matter.
+        let users = Failure::new(ErrorCode::Unauthenticated, "the bearer token is not known here");
+        let status = named(Rpc::FilerBegin, Role::Gateway, to_status(users.clone()));
+        assert_eq!(to_failure(&status), users);
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub fn to_failure(status: &Status) -> Failure {
 
 fn grpc_code(code: ErrorCode) -> Code {
     match code {
-        ErrorCode::Unauthenticated => Code::Unauthenticated,
+        ErrorCode::Unauthenticated | ErrorCode::CredentialRefused => Code::Unauthenticated,
         ErrorCode::Forbidden => Code::PermissionDenied,
         ErrorCode::InvalidPath
         | ErrorCode::InvalidArgument
@@ -81,7 +81,8 @@ fn grpc_code(code: ErrorCode) -> Code {
 /// For a status that no handler made: tonic's or the connection's.
 fn nearest(code: Code) -> ErrorCode {
     match code {
-        Code::Unauthenticated => ErrorCode::Unauthenticated,
+        // What a user may do, handlers say, and with a code of their own.
+        Code::Unauthenticated => ErrorCode::CredentialRefused,
         Code::PermissionDenied => ErrorCode::Forbidden,
         Code::InvalidArgument => ErrorCode::InvalidArgument,
         Code::NotFound => ErrorCode::NotFound,
@@ -126,6 +127,7 @@ mod tests {
         assert_eq!(to_failure(&Status::unavailable("x")).code, ErrorCode::Unavailable);
         assert_eq!(to_failure(&Status::cancelled("Timeout expired")).code, ErrorCode::DeadlineExceeded);
         assert_eq!(to_failure(&Status::internal("h2 protocol error")).code, ErrorCode::Unavailable);
+        assert_eq!(to_failure(&Status::unauthenticated("x")).code, ErrorCode::CredentialRefused);
         let mut unknown_code = Status::internal("x");
         unknown_code.metadata_mut().insert(CODE_KEY, MetadataValue::from_static("from_the_future"));
         assert_eq!(to_failure(&unknown_code).code, ErrorCode::Internal);

@@ -9,6 +9,7 @@ use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::{Cookie, Epoch, NeedleKey, NodeId, VolumeId};
 use hay_common::limits::{LIST_NEEDLES_PAGE_MAX, NEEDLE_BYTES_MAX, RPC_BATCH_ITEMS_MAX};
 use hay_proto::convert::{WireId, required};
+use hay_proto::rpc::credential::CredentialError;
 use hay_proto::rpc::{DynVolume, Peer, in_process, set_timeout, to_failure};
 use hay_proto::v1::{self, append_part::Part};
 use tonic::{Request, Streaming};
@@ -94,8 +95,7 @@ pub(super) async fn drain(parts: &mut Streaming<v1::AppendPart>) {
 /// Who sends: only a server that is a member of the volume may.
 pub(super) fn sender<T>(request: &Request<T>) -> Result<NodeId, Failure> {
     let peer = request.extensions().get::<Peer>();
-    let unknown = || Failure::new(ErrorCode::Unauthenticated, "the call carries no cluster credential");
-    peer.map(|peer| peer.node).ok_or_else(unknown)
+    peer.map(|peer| peer.node).ok_or_else(|| CredentialError::Missing.into())
 }
 
 impl VolumeServer {
