@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use hay_common::clock::SharedClock;
-use hay_common::error::Remedy;
+use hay_common::error::{ErrorCode, Remedy};
 use hay_common::ids::VolumeId;
 use hay_common::limits::{HEARTBEAT_EVERY, HEARTBEAT_GONE, HEARTBEAT_VOLUMES_MAX, RPC_STREAM_DEPTH};
 use hay_common::random::SharedRandom;
@@ -48,11 +48,17 @@ impl Ended {
     /// Why the masters don't want this server at all; such a refusal does not pass by itself.
     fn refusal(&self) -> Option<String> {
         match self {
-            Self::Refused(failure) if failure.code.remedy() == Remedy::FixRequest => {
+            Self::Refused(failure) if failure.code == ErrorCode::CredentialRefused || self.disowns() => {
                 Some(failure.message.clone())
             }
             _ => None,
         }
+    }
+
+    /// Whether the master that leads knows who this is, and takes it for nobody of its servers. One that does not take the
+    /// credential knows nothing: its clock may be wrong, and it need not lead.
+    fn disowns(&self) -> bool {
+        matches!(self, Self::Refused(failure) if failure.code.remedy() == Remedy::FixRequest)
     }
 }
 
@@ -102,6 +108,9 @@ impl Heartbeat {
             let ended = self.stream(&master, &mut stopped).await;
             if matches!(ended, Ended::Stopping) {
                 return;
+            }
+            if ended.disowns() {
+                self.replication.disown();
             }
             self.told.refused.send_replace(ended.refusal());
             if *self.told.heard.borrow() != before {
@@ -174,6 +183,7 @@ impl Heartbeat {
 
     /// Takes in what a command says; what needs the disk is done beside it. Gives whether everything is to be reported.
     fn obey(&mut self, command: Command) -> Result<bool, Ended> {
+        self.replication.own_again();
         self.told.refused.send_if_modified(|refused| refused.take().is_some());
         self.told.heard.send_replace(Some(self.clock.monotonic()));
         let order = match command {

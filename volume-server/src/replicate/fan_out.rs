@@ -23,7 +23,10 @@ impl Replication {
             return vec![Err(AppendError::NoVolume(id)); needles.len()];
         };
         if is_sole(&state) {
-            return self.store.append(id, needles).await;
+            return match self.may_alone(id) {
+                Ok(()) => self.store.append(id, needles).await,
+                Err(error) => vec![Err(error); needles.len()],
+            };
         }
         let (mut results, admitted) = self.admit(id, &state, needles);
         if admitted.is_empty() {

@@ -13,6 +13,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hay_client::Peers;
@@ -68,6 +69,8 @@ pub(crate) struct Replication {
     addresses: RwLock<HashMap<NodeId, String>>,
     /// When a master last answered, on the monotonic clock.
     heard: watch::Receiver<Option<Duration>>,
+    /// The masters don't take this server for the one that it says it is.
+    is_disowned: AtomicBool,
     /// Something that the masters should hear at once.
     pub news: Notify,
     fills: Arc<Semaphore>,
@@ -88,6 +91,7 @@ impl Replication {
             entries: RwLock::default(),
             addresses: RwLock::default(),
             heard,
+            is_disowned: AtomicBool::new(false),
             news: Notify::new(),
             fills: Arc::new(Semaphore::new(FILLS_AT_ONCE)),
         })
@@ -162,13 +166,31 @@ impl Replication {
         }
     }
 
+    /// The masters refuse this server: another process speaks as it, or it is another cluster's. What the map says of its
+    /// volumes is said of the other one, so nothing is acknowledged here any more, not even where it was the only replica.
+    /// What was confirmed before has to be confirmed anew.
+    pub fn disown(&self) {
+        self.is_disowned.store(true, Ordering::Release);
+        self.entries.read().values().for_each(|entry| entry.lock().standing.unconfirm());
+    }
+
+    /// A master has taken this server's report.
+    pub fn own_again(&self) {
+        self.is_disowned.store(false, Ordering::Release);
+    }
+
+    /// Whether an append may be stored on a volume that no other server has.
+    fn may_alone(&self, id: VolumeId) -> Result<(), AppendError> {
+        if self.is_disowned.load(Ordering::Acquire) { Err(AppendError::Unconfirmed(id)) } else { Ok(()) }
+    }
+
     /// Whether a writer's append may be stored here and everywhere.
     ///
     /// # Errors
     /// Why not.
     pub fn may_lead(&self, id: VolumeId, state: &State) -> Result<(), AppendError> {
         if is_sole(state) {
-            return Ok(());
+            return self.may_alone(id);
         }
         let now = self.clock.monotonic();
         match self.known(id) {
@@ -196,7 +218,7 @@ impl Replication {
     pub fn may_say_absent(&self, id: VolumeId) -> bool {
         let Some(state) = self.store.state(id) else { return false };
         if is_sole(&state) {
-            return true;
+            return self.may_alone(id).is_ok();
         }
         let heard = self.heard.borrow().map(|at| self.clock.monotonic().saturating_sub(at));
         self.known(id).is_some_and(|entry| entry.lock().standing.may_say_absent(&state, heard))

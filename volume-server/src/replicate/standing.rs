@@ -56,6 +56,11 @@ impl Standing {
         }
     }
 
+    /// What a master has said counts no more, until one says it again.
+    pub fn unconfirm(&mut self) {
+        self.confirmed = None;
+    }
+
     /// A replica has failed. The first failure stands.
     pub fn stop(&mut self, epoch: Epoch, node: NodeId, reason: String, now: Duration) -> bool {
         if self.stopped(epoch, now).is_some() {
@@ -165,6 +170,11 @@ mod tests {
             refused(&standing, 4);
             assert!(!standing.may_say_absent(&state(4, 2), heard));
         }
+        standing.confirm(Epoch(4), Part::Whole);
+        assert_eq!(standing.may_follow(ID, &state(4, 2)), Ok(()));
+        standing.unconfirm();
+        refused(&standing, 4);
+        assert!(!standing.may_say_absent(&state(4, 2), heard));
         let filling = State { filling: true, ..state(4, 2) };
         standing.confirm(Epoch(4), Part::Whole);
         standing.confirm(Epoch(3), Part::Filling);

@@ -245,3 +245,78 @@ async fn a_master_that_does_not_answer_is_left_soon() {
     assert!(sessions.recv().await.unwrap().report().await.full);
     core.shutdown().await;
 }
+
+/// What the map says of a volume that this server has a whole replica of.
+fn whole(volume: VolumeId) -> Command {
+    let confirmed = v1::ConfirmedVolume {
+        volume: volume.0,
+        epoch: 3,
+        state: v1::VolumeState::Writable.into(),
+        ..v1::ConfirmedVolume::default()
+    };
+    Command::Confirm(v1::ConfirmVolumes { volumes: vec![confirmed] })
+}
+
+/// Two processes with one id: the masters have taken the other one. It is a member of the volumes, not this one, whose
+/// needles would be on no server that the map names.
+#[tokio::test]
+async fn a_server_that_the_masters_disown_acknowledges_nothing_and_calls_nothing_absent() {
+    let dir = tempfile::tempdir().unwrap();
+    let (master, mut sessions) = TestMaster::played();
+    let core = start(dir.path(), master).await;
+    let mut session = sessions.recv().await.unwrap();
+    session.say(create(LARGE, v1::SizeClass::Large)).await;
+    about(&mut session, LARGE).await;
+    let others = [core.node(), NodeId::from_random(50)]
+        .map(|node| v1::VolumePeer { node: node.to_wire(), address: "elsewhere:1".to_owned() });
+    let shared = v1::CreateVolume {
+        volume: SMALL.0,
+        epoch: 3,
+        class: v1::SizeClass::Small.into(),
+        members: others.into(),
+        ..v1::CreateVolume::default()
+    };
+    session.say(Command::Create(shared)).await;
+    about(&mut session, SMALL).await;
+    let may = |volume: VolumeId| {
+        let state = core.store().state(volume).unwrap();
+        let led = core.replication.may_lead(volume, &state);
+        assert_eq!(led.is_ok(), core.replication.may_say_absent(volume), "{volume}");
+        led.is_ok()
+    };
+    let append = |key: u128| {
+        let cookie = hay_common::ids::Cookie(9);
+        let needle = crate::store::NewNeedle::new(EPOCH, NeedleKey(key), cookie, 0, vec![data(1, 9)], None);
+        core.replication.append(LARGE, vec![needle.unwrap()])
+    };
+    assert!(may(SMALL) && may(LARGE));
+    assert_eq!(append(1).await, [Ok(())]);
+
+    // A master that does not lead, or can't make out who this is, says nothing of the volumes.
+    for passing in [ErrorCode::NotLeader, ErrorCode::CredentialRefused] {
+        session.refuse(passing).await;
+        session = sessions.recv().await.unwrap();
+        assert!(may(SMALL) && may(LARGE), "{passing}");
+        assert_eq!(core.ready().is_err(), passing == ErrorCode::CredentialRefused);
+        session.report().await;
+    }
+    session.refuse(ErrorCode::Forbidden).await;
+    let mut session = sessions.recv().await.unwrap();
+    assert!(!may(SMALL) && !may(LARGE));
+    assert!(core.ready().unwrap_err().contains("refuse this server"));
+    assert_eq!(append(2).await, [Err(crate::store::AppendError::Unconfirmed(LARGE))]);
+    core.store().read(LARGE, NeedleKey(1), hay_common::ids::Cookie(9)).await.unwrap();
+
+    // The other one is gone, and this one is taken again.
+    session.report().await;
+    while core.ready().is_err() {
+        session.report().await;
+    }
+    assert!(may(LARGE) && !may(SMALL), "a replica of several waits until it is confirmed");
+    assert_eq!(append(2).await, [Ok(())]);
+    session.say(whole(SMALL)).await;
+    while !may(SMALL) {
+        session.report().await;
+    }
+    core.shutdown().await;
+}

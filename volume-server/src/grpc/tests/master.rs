@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
-use hay_proto::rpc::BoxStream;
+use hay_common::error::{ErrorCode, Failure};
+use hay_proto::rpc::{BoxStream, to_status};
 use hay_proto::v1::master_server::Master;
 use hay_proto::v1::{self, heartbeat_command::Command};
 use parking_lot::Mutex;
@@ -39,6 +40,10 @@ impl Session {
 
     pub async fn say(&self, command: Command) {
         self.commands.send(Ok(v1::HeartbeatCommand { command: Some(command) })).await.unwrap();
+    }
+
+    pub async fn refuse(&self, code: ErrorCode) {
+        self.commands.send(Err(to_status(Failure::new(code, "refused as the test wants it")))).await.unwrap();
     }
 
     pub async fn fail(&self) {
