@@ -136,7 +136,7 @@ impl VolumeClient {
     /// The outcome of a call; a server that could not be reached is asked last for a while.
     fn noted<T>(&self, address: &str, outcome: Result<T, Failure>) -> Result<T, Failure> {
         if let Err(failure) = &outcome
-            && matches!(failure.code, ErrorCode::Unavailable | ErrorCode::DeadlineExceeded)
+            && is_of_server(failure.code)
         {
             self.peers.avoid(address);
         }
@@ -147,6 +147,11 @@ impl VolumeClient {
     pub async fn status(&self, address: &str) -> Result<VolumeServerStatus, Failure> {
         grpc::volume::status(&self.peers.volume(address)?).await
     }
+}
+
+/// Whether a failure is that of a server, whatever is asked of it.
+pub(crate) fn is_of_server(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::Unavailable | ErrorCode::DeadlineExceeded | ErrorCode::CredentialRefused)
 }
 
 fn silent(address: &str) -> Failure {

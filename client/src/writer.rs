@@ -18,7 +18,7 @@ use hay_common::retry::RetryPolicy;
 
 use crate::hedges::HedgeBudget;
 use crate::master::{MasterClient, Writable};
-use crate::volume::VolumeClient;
+use crate::volume::{VolumeClient, is_of_server};
 
 /// How often a content is tried on other volumes.
 pub const REPEATS: RetryPolicy = RetryPolicy {
@@ -176,8 +176,7 @@ impl Writer {
             self.0.master.avoid(target.volume.volume);
         }
         // The other volumes of a server that does not answer would be no better.
-        let is_server =
-            matches!(code, ErrorCode::StorageFull | ErrorCode::Unavailable | ErrorCode::DeadlineExceeded);
+        let is_server = code == ErrorCode::StorageFull || is_of_server(code);
         if let Some(primary) = target.volume.replicas.first().filter(|_| is_server) {
             self.0.master.avoid_server(primary);
         }

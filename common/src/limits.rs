@@ -413,7 +413,9 @@ pub const REPLICATE_TIMEOUT: Duration = Duration::from_secs(4);
 pub const REPLICATE_BYTES_PER_S_MIN: u64 = MIB as u64;
 /// A writer gives a volume server up that has not answered a small append within this time: longer than the server
 /// itself waits for its replicas.
-pub const APPEND_TIMEOUT: Duration = Duration::from_secs(6);
+pub const APPEND_TIMEOUT: Duration = Duration::from_secs(9);
+/// The server may wait for a call that is under way to a replica, and then for its own.
+const _: () = assert!(APPEND_TIMEOUT.as_millis() > 2 * REPLICATE_TIMEOUT.as_millis());
 /// The same for a large needle.
 pub const APPEND_BULK_TIMEOUT: Duration = Duration::from_secs(20);
 /// A reader asks the next replica when one has not answered, or has sent nothing more, for this long.
@@ -459,3 +461,16 @@ pub const READ_HEDGE_AFTER: Duration = Duration::from_millis(500);
 pub const HEDGE_PER_CALLS: u32 = 10;
 /// Doubled calls that are saved up while none is needed.
 pub const HEDGES_SAVED_MAX: u32 = 64;
+
+// ---- places of volumes, and who leads ----
+
+/// What is known of a volume's places for longer than this is asked for anew, beside the reads: servers die and come back.
+pub const LOCATIONS_KEPT: Duration = Duration::from_secs(30);
+/// A reader waits this long for the masters to confirm a place; then any master's map has to do as it stands …
+pub const LOCATE_PATIENCE: Duration = Duration::from_secs(1);
+/// … and nobody waits for such a confirmation again for this long.
+pub const LOCATE_CONFIRM_AGAIN: Duration = Duration::from_secs(5);
+/// A read that fails for the moment is tried again for this long.
+pub const READ_PATIENCE: Duration = Duration::from_secs(8);
+/// Leaders that stand in no list of this process and are remembered.
+pub const GROUP_LEARNED_MAX: usize = 4;

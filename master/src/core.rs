@@ -296,13 +296,27 @@ impl MasterCore {
     /// See [`MapError`].
     pub async fn map(&self, after: VolumeId, limit: usize) -> Result<MapPage, MapError> {
         self.group.read_barrier().await?;
+        Ok(self.page(after, limit))
+    }
+
+    /// The same as this master has it, which nobody confirms: for readers while no majority answers. What is out of date in
+    /// it is harmless to them.
+    ///
+    /// # Errors
+    /// `Nothing`: one that has just come may know of no volume yet, which is no answer.
+    pub fn map_as_it_stands(&self, after: VolumeId, limit: usize) -> Result<MapPage, MapError> {
+        let page = self.page(after, limit);
+        if page.version == 0 { Err(MapError::Nothing) } else { Ok(page) }
+    }
+
+    fn page(&self, after: VolumeId, limit: usize) -> MapPage {
         let limit = if limit == 0 { VOLUME_MAP_PAGE_MAX } else { limit.min(VOLUME_MAP_PAGE_MAX) };
         let (state, live) = (self.shared.state.read(), self.live.lock());
         let later = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
         let mut rest = state.volumes.range(later);
         let page = rest.by_ref().take(limit);
         let volumes = page.map(|(id, volume)| self.describe(&state, &live, *id, volume)).collect();
-        Ok(MapPage { volumes, version: state.version, more: rest.next().is_some() })
+        MapPage { volumes, version: state.version, more: rest.next().is_some() }
     }
 
     /// What changed after `version`, oldest change first: at most a page.
@@ -350,12 +364,14 @@ impl MasterCore {
 
     fn describe(&self, state: &State, live: &Live, id: VolumeId, volume: &Volume) -> VolumeInfo {
         let now = self.clock.monotonic();
+        // Only who leads hears the servers. Another calls none of them dead.
+        let leads = self.leads();
         let reports = || volume.members.iter().filter_map(|member| live.report(member.node, id, now));
         let members = volume.members.iter().map(|member| MemberInfo {
             node: member.node,
             address: state.nodes.get(&member.node).map(|node| node.address.clone()).unwrap_or_default(),
             filling: member.part == Part::Filling,
-            alive: live.alive(member.node, now),
+            alive: !leads || live.alive(member.node, now),
             incomplete: live.report(member.node, id, now).is_some_and(|report| report.incomplete),
         });
         VolumeInfo {

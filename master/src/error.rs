@@ -174,6 +174,9 @@ pub enum MapError {
     /// The group can't say that this is the newest.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// It has no map.
+    #[error("this master knows of no volume yet")]
+    Nothing,
     /// Too many at once.
     #[error("{0} volumes asked for; at most {RPC_BATCH_ITEMS_MAX}")]
     TooMany(usize),
@@ -183,6 +186,7 @@ impl From<MapError> for Failure {
     fn from(error: MapError) -> Self {
         match error {
             MapError::Read(error) => error.into(),
+            MapError::Nothing => Failure::new(ErrorCode::Unavailable, error.to_string()),
             MapError::TooMany(_) => Failure::new(ErrorCode::InvalidArgument, error.to_string()),
         }
     }

@@ -60,7 +60,9 @@ impl master_server::Master for MasterCore {
         request: Request<v1::VolumeMapRequest>,
     ) -> Result<Response<v1::VolumeMapReply>, Status> {
         let request = request.into_inner();
-        let page = if request.volumes.is_empty() {
+        let page = if request.as_it_stands {
+            self.map_as_it_stands(VolumeId(request.after), request.limit as usize)
+        } else if request.volumes.is_empty() {
             self.map(VolumeId(request.after), request.limit as usize).await
         } else {
             let ids: Vec<VolumeId> = request.volumes.into_iter().map(VolumeId).collect();

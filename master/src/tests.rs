@@ -184,13 +184,13 @@ async fn an_empty_cluster_is_ready_after_the_first_heartbeats() {
     assert!(status.masters[0].leader && status.nodes[0].alive);
     assert_eq!((status.nodes[0].volumes, status.durability.as_str()), (4, "sync"));
 
-    let page = |after, limit| v1::VolumeMapRequest { volumes: Vec::new(), after, limit };
+    let page = |after, limit| v1::VolumeMapRequest { after, limit, ..Default::default() };
     let first = admin.volume_map(Request::new(page(0, 3))).await.unwrap().into_inner();
     assert_eq!(first.volumes.iter().map(|v| v.id).collect::<Vec<_>>(), [1, 2, 3]);
     assert!(first.more && first.volumes[0].size_bytes == 4096 && first.volumes[0].members[0].alive);
     let rest = admin.volume_map(Request::new(page(3, 3))).await.unwrap().into_inner();
     assert_eq!((rest.volumes.len(), rest.more), (1, false));
-    let named = v1::VolumeMapRequest { volumes: vec![2, 99], after: 0, limit: 0 };
+    let named = v1::VolumeMapRequest { volumes: vec![2, 99], ..Default::default() };
     let named = admin.volume_map(Request::new(named)).await.unwrap().into_inner();
     assert_eq!(named.volumes.iter().map(|v| v.id).collect::<Vec<_>>(), [2]);
     rig.core.shutdown().await;
@@ -359,6 +359,33 @@ async fn a_server_that_falls_silent_is_dead_after_its_time_and_back_with_its_nex
     .await;
     server.report(false).await;
     rig.until(|core| core.ready().ok()).await;
+    rig.core.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_can_confirm_nothing_tells_readers_what_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::start(dir.path()).await;
+    let gateway = rig.as_role(Role::Gateway, 200);
+    let map = |as_it_stands| {
+        let request = v1::VolumeMapRequest { limit: 10, as_it_stands, ..Default::default() };
+        gateway.volume_map(Request::new(request))
+    };
+    // One that knows nothing yet is no answer: others may know.
+    let nothing = map(true).await.unwrap_err();
+    assert_eq!(to_failure(&nothing).code, ErrorCode::Unavailable);
+    assert!(map(false).await.unwrap().into_inner().volumes.is_empty());
+
+    let mut server = Server::connect(&rig, 1, Vec::new()).await;
+    server.obey(4).await;
+    rig.lease(&[]).await.unwrap();
+    rig.core.group.shutdown().await.unwrap();
+    rig.clock.advance(Duration::from_secs(3600));
+    assert!(map(false).await.is_err());
+    let known = map(true).await.unwrap().into_inner();
+    assert_eq!(known.volumes.len(), 4);
+    // It hears no server, so it calls none dead.
+    assert!(known.volumes.iter().all(|volume| volume.members.iter().all(|member| member.alive)), "{known:?}");
     rig.core.shutdown().await;
 }
 

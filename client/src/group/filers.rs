@@ -10,7 +10,7 @@ use hay_proto::v1;
 use hay_proto::v1::filer_server::Filer;
 use tonic::{Request, Response, Status};
 
-use super::{Group, Member, Members};
+use super::{Group, Members};
 
 /// The filers among `members` that lead, whichever they are.
 pub fn filers(
@@ -19,11 +19,9 @@ pub fn filers(
     clock: SharedClock,
     random: SharedRandom,
 ) -> DynFiler {
-    let member = |(address, channels)| {
-        let service: Arc<dyn Filer> = remote_filer(channels, credentials.clone());
-        Member { address, service }
-    };
-    Arc::new(Filers(Group::new(members.0.into_iter().map(member).collect(), clock, random)))
+    let credentials = credentials.clone();
+    let serve = move |channels| -> Arc<dyn Filer> { remote_filer(channels, credentials.clone()) };
+    Arc::new(Filers(members.into_group(serve, clock, random)))
 }
 
 struct Filers(Group<dyn Filer>);

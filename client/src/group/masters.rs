@@ -14,7 +14,7 @@ use hay_proto::v1::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Group, Member, Members};
+use super::{Group, Members};
 
 type AnyMaster = dyn Master<HeartbeatStream = BoxStream<HeartbeatCommand>, WatchVolumeMapStream = BoxStream<VolumeMapReply>>;
 
@@ -25,11 +25,9 @@ pub fn masters(
     clock: SharedClock,
     random: SharedRandom,
 ) -> DynMaster {
-    let member = |(address, channels)| {
-        let service: Arc<AnyMaster> = remote_master(channels, credentials.clone());
-        Member { address, service }
-    };
-    Arc::new(Masters(Group::new(members.0.into_iter().map(member).collect(), clock, random)))
+    let credentials = credentials.clone();
+    let serve = move |channels| -> Arc<AnyMaster> { remote_master(channels, credentials.clone()) };
+    Arc::new(Masters(members.into_group(serve, clock, random)))
 }
 
 pub(super) struct Masters(pub(super) Group<AnyMaster>);
@@ -54,6 +52,10 @@ impl Master for Masters {
         &self,
         request: Request<VolumeMapRequest>,
     ) -> Result<Response<VolumeMapReply>, Status> {
+        if request.get_ref().as_it_stands {
+            // Who is asked need not lead, and who can't answer must not be waited for.
+            return self.0.ask_any(request, |master, request| master.volume_map(request)).await;
+        }
         self.0.ask(request, |master, request| master.volume_map(request)).await
     }
 

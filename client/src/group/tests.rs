@@ -20,7 +20,7 @@ fn group(members: &[Arc<FakeMaster>]) -> (Masters, Arc<ManualClock>) {
 }
 
 async fn first_volume(masters: &Masters) -> Result<u32, Status> {
-    let request = v1::VolumeMapRequest { volumes: vec![1, 2, 3], after: 0, limit: 10 };
+    let request = v1::VolumeMapRequest { volumes: vec![1, 2, 3], ..Default::default() };
     let reply = masters.volume_map(Request::new(request)).await?.into_inner();
     Ok(reply.volumes.first().map_or(0, |volume| volume.id))
 }
@@ -121,4 +121,66 @@ async fn the_leader_that_is_named_is_asked_next_unless_it_was_silent() {
     assert_eq!(group.current.load(Ordering::SeqCst), 1);
     group.leave(0, &not_leader("master-3:1"), &[]);
     assert_eq!(group.current.load(Ordering::SeqCst), 1, "somebody has moved on already");
+}
+
+/// A group with one master in its list, which can reach all that there are.
+fn dialling(members: &[Arc<FakeMaster>]) -> Masters {
+    let (mut masters, _) = group(&members[..1]);
+    let served: Vec<_> = members.iter().map(FakeMaster::served).collect();
+    masters.0.dial = Some(Box::new(move |address| {
+        let number = address.strip_prefix("master-")?.strip_suffix(":1")?;
+        served.get(number.parse::<usize>().ok()?).cloned()
+    }));
+    masters
+}
+
+#[tokio::test]
+async fn a_leader_that_is_in_no_list_is_called_and_remembered() {
+    let members = [1, 2, 3].map(|id| FakeMaster::new([id]));
+    *members[0].failure.lock() = Some(ErrorCode::NotLeader);
+    *members[0].leader.lock() = Some("master-1:1".into());
+    let masters = dialling(&members);
+    // Within one round: a lease is asked for in no more.
+    let lease = masters.lease_write(Request::new(v1::LeaseWriteRequest::default())).await.unwrap();
+    assert_eq!(lease.into_inner().volumes[0].volume, 2);
+    // It names the next one, and the one of the list is gone for good.
+    *members[0].failure.lock() = Some(ErrorCode::Unavailable);
+    *members[1].failure.lock() = Some(ErrorCode::NotLeader);
+    *members[1].leader.lock() = Some("master-2:1".into());
+    assert_eq!(first_volume(&masters).await.unwrap(), 3);
+    assert_eq!(masters.0.count(), 3);
+}
+
+#[tokio::test]
+async fn only_so_many_leaders_are_remembered_beside_the_list() {
+    let members = [1, 2].map(|id| FakeMaster::new([id]));
+    let (mut masters, _) = group(&members);
+    let service = FakeMaster::served(&members[0]);
+    masters.0.dial = Some(Box::new(move |address| address.ends_with(":1").then(|| service.clone())));
+    for n in 0..100 {
+        masters.0.leave(0, &not_leader(&format!("new-{n}:1")), &[]);
+        masters.0.current.store(0, Ordering::SeqCst);
+    }
+    let known: Vec<String> = masters.0.members.load().iter().map(|member| member.address.clone()).collect();
+    assert_eq!(known.len(), 2 + GROUP_LEARNED_MAX);
+    assert_eq!(known[..2], ["master-0:1", "master-1:1"], "those of the list stay");
+    assert_eq!(known.last().unwrap(), "new-99:1");
+    masters.0.leave(0, &not_leader("no address"), &[]);
+    assert_eq!(masters.0.current.load(Ordering::SeqCst), 1, "what can't be called is nobody");
+}
+
+#[tokio::test]
+async fn a_map_as_it_stands_comes_from_whoever_has_one() {
+    let members = [1, 2, 3].map(|id| FakeMaster::new([id]));
+    *members[0].failure.lock() = Some(ErrorCode::Unavailable);
+    members[1].hangs.store(true, Ordering::SeqCst);
+    let (masters, _) = group(&members);
+    let ask = || {
+        let request = v1::VolumeMapRequest { limit: 10, as_it_stands: true, ..Default::default() };
+        masters.volume_map(Request::new(request))
+    };
+    assert_eq!(ask().await.unwrap().into_inner().volumes[0].id, 3);
+    *members[2].failure.lock() = Some(ErrorCode::NotLeader);
+    let nobody = tokio::time::timeout(2 * GROUP_TRY, ask()).await.expect("a bound");
+    assert_eq!(to_failure(&nobody.unwrap_err()).code, ErrorCode::Unavailable);
 }

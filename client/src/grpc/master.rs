@@ -28,8 +28,21 @@ pub(crate) async fn volume_map(
     after: VolumeId,
     limit: u32,
 ) -> Result<VolumePage, Failure> {
-    let request =
-        v1::VolumeMapRequest { volumes: volumes.into_iter().map(|id| id.0).collect(), after: after.0, limit };
+    let volumes = volumes.into_iter().map(|id| id.0).collect();
+    ask_map(master, v1::VolumeMapRequest { volumes, after: after.0, limit, as_it_stands: false }).await
+}
+
+/// Volumes with ids above `after`: confirmed by a majority of the masters, or as one of them has it.
+pub(crate) async fn volume_map_page(
+    master: &DynMaster,
+    after: VolumeId,
+    limit: u32,
+    as_it_stands: bool,
+) -> Result<VolumePage, Failure> {
+    ask_map(master, v1::VolumeMapRequest { volumes: Vec::new(), after: after.0, limit, as_it_stands }).await
+}
+
+async fn ask_map(master: &DynMaster, request: v1::VolumeMapRequest) -> Result<VolumePage, Failure> {
     let reply = master.volume_map(Request::new(request)).await.map_err(|status| to_failure(&status))?;
     Ok(page(reply.into_inner())?)
 }

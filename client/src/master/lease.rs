@@ -17,7 +17,6 @@ use hay_common::model::{LeasedVolume, SizeClass};
 use hay_common::random::SharedRandom;
 use hay_common::retry::RetryPolicy;
 use hay_proto::rpc::DynMaster;
-use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::locations::Locations;
@@ -37,8 +36,9 @@ pub(crate) struct Leases {
     current: ArcSwap<Current>,
     /// Moves large contents on to the next volume.
     turn: AtomicUsize,
-    /// Volumes that could not be written to, and until when.
-    avoided: Mutex<Vec<(VolumeId, Duration)>>,
+    /// Volumes that could not be written to, and until when. They stay in the lease: while no master grants another, it is all
+    /// that there is, and what was wrong with them may pass.
+    avoided: ArcSwap<Vec<(VolumeId, Duration)>>,
     /// What comes last, and until when.
     last: ArcSwap<Vec<(AskedLast, Duration)>>,
     /// Asks the renewing task to come early.
@@ -79,21 +79,12 @@ impl Current {
         }
     }
 
-    fn of_lease(lease: WriteLease, avoided: &[VolumeId]) -> Self {
+    fn of_lease(lease: WriteLease) -> Self {
         let WriteLease { volumes, token, .. } = lease;
-        let usable = volumes.into_iter().filter(|volume: &LeasedVolume| !avoided.contains(&volume.volume));
-        let writables = usable.map(|volume| Writable { volume: Arc::new(volume), token: token.clone() });
+        let writable = |volume| Writable { volume: Arc::new(volume), token: token.clone() };
+        let writables = volumes.into_iter().map(writable);
         let (small, large) = writables.partition(|w: &Writable| w.volume.class == SizeClass::Small);
         Self { small, large }
-    }
-
-    fn without(&self, volume: VolumeId) -> Self {
-        let rest = |list: &[Writable]| list.iter().filter(|w| w.volume.volume != volume).cloned().collect();
-        Self { small: rest(&self.small), large: rest(&self.large) }
-    }
-
-    fn is_whole(&self) -> bool {
-        !self.small.is_empty() && !self.large.is_empty()
     }
 }
 
@@ -103,7 +94,7 @@ impl Leases {
             clock,
             current: ArcSwap::default(),
             turn: AtomicUsize::default(),
-            avoided: Mutex::default(),
+            avoided: ArcSwap::default(),
             last: ArcSwap::default(),
             wanted: Notify::new(),
             answers: watch::Sender::new((0, None)),
@@ -140,7 +131,8 @@ impl Leases {
 
     fn pick(&self, class: SizeClass) -> Option<Writable> {
         let current = self.current.load();
-        let volumes = self.those_first(current.of(class));
+        let usable = self.usable(&current, class);
+        let volumes = self.those_first(&usable);
         let place = match class {
             // Small appends share their syncs, which they can only in one volume: two at a time made batches half as
             // large and the disk sync twice. The masters begin each lease with another volume.
@@ -148,6 +140,24 @@ impl Leases {
             SizeClass::Large => self.turn.fetch_add(1, Ordering::Relaxed) % volumes.len().max(1),
         };
         volumes.get(place).cloned()
+    }
+
+    /// The volumes of a class that are not avoided.
+    fn usable<'a>(&self, current: &'a Current, class: SizeClass) -> Cow<'a, [Writable]> {
+        let avoided = self.avoided.load();
+        if avoided.is_empty() {
+            return Cow::Borrowed(current.of(class));
+        }
+        let now = self.clock.monotonic();
+        let is_avoided =
+            |w: &&Writable| avoided.iter().any(|(id, until)| *id == w.volume.volume && now < *until);
+        Cow::Owned(current.of(class).iter().filter(|w| !is_avoided(w)).cloned().collect())
+    }
+
+    /// Whether contents of both classes can be written.
+    fn is_whole(&self) -> bool {
+        let current = self.current.load();
+        [SizeClass::Small, SizeClass::Large].iter().all(|class| !self.usable(&current, *class).is_empty())
     }
 
     /// The volumes that are not to be asked last; all, where there is no other.
@@ -199,40 +209,44 @@ impl Leases {
             silent.filter(|address| other.volume.replicas.contains(address)).count()
         };
         let current = self.current.load();
-        let volumes = self.those_first(current.of(class));
+        let usable = self.usable(&current, class);
+        let volumes = self.those_first(&usable);
         volumes.iter().filter(could_fare_better).min_by_key(suspects).cloned()
     }
 
     /// Whether the lease has a volume of `class` on servers that could be written to.
     pub(crate) fn has_others(&self, class: SizeClass) -> bool {
-        !self.good(&self.last.load(), self.current.load().of(class)).is_empty()
+        !self.good(&self.last.load(), &self.usable(&self.current.load(), class)).is_empty()
     }
 
-    /// Takes `volume` out of the lease for a while.
+    /// Gives `volume` out no more for a while.
     pub(crate) fn avoid(&self, volume: VolumeId) {
-        let until = self.clock.monotonic() + VOLUME_AVOIDED;
-        {
-            let mut avoided = self.avoided.lock();
-            avoided.retain(|(known, _)| *known != volume);
-            if avoided.len() >= VOLUMES_AVOIDED_MAX {
-                avoided.remove(0);
-            }
-            avoided.push((volume, until));
-        }
-        self.current.rcu(|current| current.without(volume));
+        let now = self.clock.monotonic();
+        let until = now + VOLUME_AVOIDED;
+        self.avoided.rcu(|avoided| {
+            let others = avoided.iter().filter(|(known, until)| now < *until && *known != volume);
+            let others: Vec<_> = others.copied().collect();
+            // The latest of too many.
+            let skipped = (others.len() + 1).saturating_sub(VOLUMES_AVOIDED_MAX);
+            others.into_iter().skip(skipped).chain([(volume, until)]).collect::<Vec<_>>()
+        });
         self.wanted.notify_one();
     }
 
     fn avoided(&self) -> Vec<VolumeId> {
         let now = self.clock.monotonic();
-        let mut avoided = self.avoided.lock();
-        avoided.retain(|(_, until)| now < *until);
-        avoided.iter().map(|(volume, _)| *volume).collect()
+        let is_over = |avoided: &[(VolumeId, Duration)]| avoided.iter().any(|(_, until)| now >= *until);
+        if is_over(&self.avoided.load()) {
+            // Where none is avoided writers look at no clock.
+            self.avoided
+                .rcu(|avoided| avoided.iter().filter(|(_, until)| now < *until).copied().collect::<Vec<_>>());
+        }
+        self.avoided.load().iter().map(|(volume, _)| *volume).collect()
     }
 
     /// Why nothing can be written now.
     pub(crate) fn ready(&self) -> Result<(), String> {
-        if self.current.load().is_whole() {
+        if self.is_whole() {
             return Ok(());
         }
         let last = self.answers.borrow().1.as_ref().map(|failure| failure.message.clone());
@@ -270,11 +284,9 @@ impl Leases {
             Ok(lease) => {
                 let half_life = Duration::from_millis(lease.ttl_ms / 2);
                 lease.volumes.iter().for_each(|volume| locations.learn_leased(volume));
-                // What was avoided while the call was under way is not brought back by its answer.
-                let current = Current::of_lease(lease, &self.avoided());
-                let whole = current.is_whole();
-                self.current.store(Arc::new(current));
-                (None, whole.then_some(half_life))
+                self.current.store(Arc::new(Current::of_lease(lease)));
+                // What was avoided while the call was under way is not usable by its answer.
+                (None, self.is_whole().then_some(half_life))
             }
             Err(failure) => {
                 tracing::warn!(code = failure.code.as_str(), message = failure.message, "no new write lease");

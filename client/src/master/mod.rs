@@ -15,6 +15,7 @@ use hay_proto::rpc::DynMaster;
 use tokio::task::JoinSet;
 
 use crate::grpc::master as grpc;
+use crate::places::Places;
 use lease::{AskedLast, Leases};
 use locations::Locations;
 
@@ -35,8 +36,8 @@ struct Inner {
 impl MasterClient {
     /// Over `master`. Starts the tasks that keep the write lease and follow the volume map; within a tokio runtime.
     pub fn start(master: DynMaster, clock: SharedClock, random: SharedRandom) -> Self {
-        let leases = Arc::new(Leases::new(clock));
-        let locations = Arc::new(Locations::default());
+        let leases = Arc::new(Leases::new(clock.clone()));
+        let locations = Arc::new(Locations::new(clock));
         let mut tasks = JoinSet::new();
         let (keeping, places) = (leases.clone(), locations.clone());
         let (to_lease, lease_random) = (master.clone(), random.clone());
@@ -94,12 +95,14 @@ impl MasterClient {
         grpc::change_masters(&self.0.master, name, change, dry_run).await
     }
 
-    /// Where `volume` can be read, the likeliest address first.
-    pub async fn locate(&self, volume: VolumeId) -> Result<Arc<[String]>, Failure> {
+    /// Where `volume` can be read. While no majority of the masters answers, this may be out of date, which harms nobody: a
+    /// needle is named by its content.
+    pub async fn locate(&self, volume: VolumeId) -> Result<Places, Failure> {
         self.0.locations.locate(&self.0.master, volume).await
     }
 
-    /// What is known of `volume`'s places seems wrong: they are fetched anew when next asked for.
+    /// What is known of `volume`'s places seems wrong: they are asked for anew the next time. Where nobody can say more, they
+    /// are what they were.
     pub fn forget(&self, volume: VolumeId) {
         self.0.locations.forget(volume);
     }

@@ -2,7 +2,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hay_common::clock::ManualClock;
-use hay_common::limits::VOLUME_AVOIDED;
+use hay_common::limits::{LOCATE_CONFIRM_AGAIN, LOCATIONS_KEPT, VOLUME_AVOIDED};
 use hay_common::random::SeededRandom;
 
 use super::*;
@@ -17,6 +17,11 @@ async fn watched(master: &FakeMaster, times: usize) {
     until("the watch", || master.watchers.load(Ordering::SeqCst) >= times).await;
     // The stream is there; the client has begun to follow it at its next turn.
     tokio::time::sleep(Duration::from_millis(20)).await;
+}
+
+/// The likeliest place of a volume.
+async fn place(client: &MasterClient, volume: u32) -> String {
+    client.locate(VolumeId(volume)).await.unwrap().all()[0].clone()
 }
 
 async fn id(client: &MasterClient, class: SizeClass) -> u32 {
@@ -119,7 +124,7 @@ async fn places_are_fetched_once_for_all_who_ask_and_their_neighbours() {
     watched(&master, 1).await;
     client.forget(VolumeId(12));
     let asked = futures::future::join_all((0..50).map(|_| client.locate(VolumeId(12)))).await;
-    assert!(asked.iter().all(|places| places.as_ref().unwrap()[..] == ["here:1", "silent:1"]));
+    assert!(asked.iter().all(|places| places.as_ref().unwrap().all() == ["here:1", "silent:1"]));
     client.locate(VolumeId(19)).await.unwrap();
     assert_eq!(master.fetches.load(Ordering::SeqCst), 1);
     let unknown = client.locate(VolumeId(99)).await.unwrap_err();
@@ -132,23 +137,23 @@ async fn changes_are_pushed_and_nothing_old_survives_a_broken_watch() {
     let master = FakeMaster::new([2, 3]);
     let (client, _) = start(&master);
     watched(&master, 1).await;
-    assert_eq!(client.locate(VolumeId(3)).await.unwrap()[0], "here:1");
+    assert_eq!(place(&client, 3).await, "here:1");
     let fetches = master.fetches.load(Ordering::SeqCst);
     master.move_away(3);
     let places = client.0.locations.clone();
     until("the change", || places.is_at(VolumeId(3), "moved-3:1")).await;
-    assert_eq!(client.locate(VolumeId(3)).await.unwrap()[0], "moved-3:1");
+    assert_eq!(place(&client, 3).await, "moved-3:1");
     assert_eq!(master.fetches.load(Ordering::SeqCst), fetches);
 
     // Moved while nobody listens.
     master.cut_watches();
     master.volumes.lock().insert(3, "elsewhere:1".to_owned());
     watched(&master, 2).await;
-    assert_eq!(client.locate(VolumeId(3)).await.unwrap()[0], "elsewhere:1");
+    assert_eq!(place(&client, 3).await, "elsewhere:1");
 
     master.volumes.lock().insert(3, "again:1".to_owned());
     client.forget(VolumeId(3));
-    assert_eq!(client.locate(VolumeId(3)).await.unwrap()[0], "again:1");
+    assert_eq!(place(&client, 3).await, "again:1");
 }
 
 #[tokio::test]
@@ -184,4 +189,118 @@ async fn writers_go_around_a_server_that_fails_where_they_can() {
     clock.advance(hay_common::limits::ADDRESS_AVOIDED);
     assert_eq!(id(&client, SizeClass::Small).await, 2);
     assert!(client.has_others(SizeClass::Small));
+}
+
+#[tokio::test]
+async fn without_a_master_to_grant_another_lease_an_avoided_volume_comes_back_after_a_while() {
+    let master = FakeMaster::new([2, 4, 3]);
+    let (client, clock) = start(&master);
+    assert_eq!(id(&client, SizeClass::Small).await, 2);
+    master.is_alone.store(true, Ordering::SeqCst);
+    client.avoid(VolumeId(2));
+    assert_eq!(id(&client, SizeClass::Small).await, 4);
+    client.avoid(VolumeId(4));
+    assert!(client.ready().is_err() && !client.has_others(SizeClass::Small));
+    let waiting = {
+        let client = client.clone();
+        tokio::spawn(async move { id(&client, SizeClass::Small).await })
+    };
+    let asked = master.leases.load(Ordering::SeqCst);
+    until("some tries", || master.leases.load(Ordering::SeqCst) > asked + 1).await;
+    assert!(!waiting.is_finished());
+    clock.advance(VOLUME_AVOIDED);
+    assert_eq!(waiting.await.unwrap(), 2);
+    assert_eq!(client.ready(), Ok(()));
+}
+
+#[tokio::test]
+async fn who_starts_without_a_majority_reads_by_the_map_of_any_master() {
+    let master = FakeMaster::new(10..20);
+    master.is_alone.store(true, Ordering::SeqCst);
+    let (client, _) = start(&master);
+    assert_eq!(place(&client, 12).await, "here:1");
+    for volume in 13..20 {
+        assert_eq!(place(&client, volume).await, "here:1");
+    }
+    assert_eq!(master.fetches.load(Ordering::SeqCst), 1, "what is known has to do");
+    let unknown = client.locate(VolumeId(99)).await.unwrap_err();
+    assert_eq!(unknown.code, ErrorCode::VolumeNotFound);
+    // A majority is there again.
+    master.volumes.lock().insert(12, "elsewhere:1".to_owned());
+    master.is_alone.store(false, Ordering::SeqCst);
+    watched(&master, 1).await;
+    assert_eq!(place(&client, 12).await, "elsewhere:1");
+}
+
+#[tokio::test]
+async fn what_is_known_stays_until_something_newer_is() {
+    let master = FakeMaster::new([3, 40]);
+    let (client, _) = start(&master);
+    watched(&master, 1).await;
+    client.forget(VolumeId(3));
+    assert_eq!(place(&client, 3).await, "here:1");
+    // A leader came and went: everything is doubtful.
+    master.cut_watches();
+    watched(&master, 2).await;
+    master.is_alone.store(true, Ordering::SeqCst);
+    master.cut_watches();
+    let locations = client.0.locations.clone();
+    until("the end of the watch", || !locations.may_confirm()).await;
+    let fetches = master.fetches.load(Ordering::SeqCst);
+    for _ in 0..3 {
+        assert_eq!(place(&client, 3).await, "here:1");
+        // One read that failed makes no volume unreadable.
+        client.forget(VolumeId(3));
+    }
+    assert_eq!(master.fetches.load(Ordering::SeqCst), fetches);
+}
+
+#[tokio::test]
+async fn a_leader_that_falls_silent_is_not_waited_for_again_and_again() {
+    let master = FakeMaster::new([3]);
+    let (client, clock) = start(&master);
+    watched(&master, 1).await;
+    // Paused, its stream of changes is open yet.
+    master.is_alone.store(true, Ordering::SeqCst);
+    for _ in 0..100 {
+        client.forget(VolumeId(3));
+        assert_eq!(place(&client, 3).await, "here:1");
+    }
+    assert_eq!(master.fetches.load(Ordering::SeqCst), 2, "one to confirm it, one for the map as it stands");
+    master.is_alone.store(false, Ordering::SeqCst);
+    master.volumes.lock().insert(3, "elsewhere:1".to_owned());
+    clock.advance(LOCATE_CONFIRM_AGAIN);
+    assert_eq!(place(&client, 3).await, "elsewhere:1");
+}
+
+#[tokio::test]
+async fn a_map_that_lags_does_not_replace_what_is_newer() {
+    let master = FakeMaster::new([3]);
+    let (client, _) = start(&master);
+    watched(&master, 1).await;
+    master.version.store(5, Ordering::SeqCst);
+    client.forget(VolumeId(3));
+    assert_eq!(place(&client, 3).await, "here:1");
+    master.is_alone.store(true, Ordering::SeqCst);
+    for (version, expected) in [(4, "here:1"), (6, "newer:1")] {
+        master.version.store(version, Ordering::SeqCst);
+        master.volumes.lock().insert(3, if version < 5 { "older:1" } else { "newer:1" }.to_owned());
+        client.forget(VolumeId(3));
+        *client.0.locations.confirms_from.lock() = Duration::ZERO;
+        assert_eq!(place(&client, 3).await, expected, "version {version}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_old_is_asked_for_beside_the_reader() {
+    let master = FakeMaster::new([3]);
+    let (client, clock) = start(&master);
+    watched(&master, 1).await;
+    assert_eq!(place(&client, 3).await, "here:1");
+    // Not told of: that a server died or came back is no change of the map.
+    master.volumes.lock().insert(3, "elsewhere:1".to_owned());
+    clock.advance(LOCATIONS_KEPT + Duration::from_millis(1));
+    assert_eq!(place(&client, 3).await, "here:1", "no reader waits for it");
+    let locations = client.0.locations.clone();
+    until("the new place", || locations.is_at(VolumeId(3), "elsewhere:1")).await;
 }

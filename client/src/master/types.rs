@@ -6,6 +6,8 @@ use bytes::Bytes;
 use hay_common::ids::{ClusterId, Epoch, MemberId, NodeId, VolumeId};
 use hay_common::model::{LeasedVolume, SizeClass, VolumeState};
 
+use crate::places::Places;
+
 /// A volume to append to, and the token that allows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Writable {
@@ -69,13 +71,13 @@ pub struct VolumeInfo {
 }
 
 impl VolumeInfo {
-    /// Where it can be read, the likeliest first.
-    pub fn addresses(&self) -> Arc<[String]> {
-        let whole = || self.members.iter().filter(|member| !member.filling);
-        let alive = whole().filter(|member| member.alive);
-        // A server that the masters have not heard of may answer all the same.
-        let silent = whole().filter(|member| !member.alive);
-        alive.chain(silent).map(|member| member.address.clone()).collect()
+    /// Where it can be read.
+    pub fn places(&self) -> Places {
+        let whole = self.members.iter().filter(|member| !member.filling);
+        let (living, dead): (Vec<_>, Vec<_>) = whole.partition(|member| member.alive);
+        let addresses =
+            |members: Vec<&VolumeMember>| members.into_iter().map(|member| member.address.clone()).collect();
+        Places::new(addresses(living), addresses(dead))
     }
 }
 

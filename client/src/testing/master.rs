@@ -1,13 +1,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use futures::StreamExt;
 use futures::stream;
 use hay_common::clock::ManualClock;
 use hay_common::error::{ErrorCode, Failure};
 use hay_common::limits::VOLUMES_AVOIDED_MAX;
-use hay_proto::rpc::{BoxStream, DynMaster, direct_master, to_status};
+use hay_proto::rpc::{BoxStream, DynMaster, direct_master, to_status, with_leader};
 use hay_proto::v1::master_server::Master;
 use hay_proto::v1::{
     ClusterStatusReply, ClusterStatusRequest, HeartbeatCommand, HeartbeatReport, LeaseWriteRequest,
@@ -26,6 +26,14 @@ pub(crate) struct FakeMaster {
     pub fetches: AtomicUsize,
     pub watchers: AtomicUsize,
     pub failure: Mutex<Option<ErrorCode>>,
+    /// Whom it names as leader with a failure.
+    pub leader: Mutex<Option<String>>,
+    /// It leads nobody: it grants nothing, tells of no changes, and confirms nothing, which takes for ever.
+    pub is_alone: AtomicBool,
+    /// Maps are never answered.
+    pub hangs: AtomicBool,
+    /// Of the map.
+    pub version: AtomicU64,
     changes: Mutex<broadcast::Sender<u32>>,
 }
 
@@ -38,6 +46,10 @@ impl FakeMaster {
             fetches: AtomicUsize::new(0),
             watchers: AtomicUsize::new(0),
             failure: Mutex::default(),
+            leader: Mutex::default(),
+            is_alone: AtomicBool::new(false),
+            hangs: AtomicBool::new(false),
+            version: AtomicU64::new(1),
             changes: Mutex::new(broadcast::Sender::new(16)),
         })
     }
@@ -58,13 +70,27 @@ impl FakeMaster {
     }
 
     fn may(&self) -> Result<(), Status> {
-        self.failure.lock().map_or(Ok(()), |code| Err(to_status(Failure::new(code, "as told"))))
+        let Some(code) = *self.failure.lock() else { return Ok(()) };
+        let status = to_status(Failure::new(code, "as told"));
+        Err(match &*self.leader.lock() {
+            Some(leader) => with_leader(status, leader),
+            None => status,
+        })
+    }
+
+    fn leads(&self) -> Result<(), Status> {
+        self.may()?;
+        match self.is_alone.load(Ordering::SeqCst) {
+            true => Err(to_status(Failure::new(ErrorCode::NotLeader, "no majority answers"))),
+            false => Ok(()),
+        }
     }
 
     fn reply(&self, ids: impl Iterator<Item = u32>) -> VolumeMapReply {
         let volumes = self.volumes.lock();
         let records = ids.filter_map(|id| volumes.get(&id).map(|address| record(id, address)));
-        VolumeMapReply { volumes: records.collect(), version: 1, more: false }
+        let version = self.version.load(Ordering::SeqCst);
+        VolumeMapReply { volumes: records.collect(), version, more: false }
     }
 }
 
@@ -107,7 +133,7 @@ impl Master for FakeMaster {
 
     async fn lease_write(&self, request: Request<LeaseWriteRequest>) -> Result<Response<WriteLease>, Status> {
         self.leases.fetch_add(1, Ordering::SeqCst);
-        self.may()?;
+        self.leads()?;
         let avoid = &request.get_ref().avoid;
         assert!(avoid.len() <= VOLUMES_AVOIDED_MAX);
         let volumes = self.volumes.lock();
@@ -133,6 +159,10 @@ impl Master for FakeMaster {
         self.may()?;
         tokio::task::yield_now().await;
         let request = request.into_inner();
+        let waits_for_others = self.is_alone.load(Ordering::SeqCst) && !request.as_it_stands;
+        if waits_for_others || self.hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         if request.volumes.is_empty() {
             let all: Vec<_> = self.volumes.lock().keys().copied().collect();
             let page = all.into_iter().filter(|id| *id > request.after).take(request.limit as usize);
@@ -147,7 +177,7 @@ impl Master for FakeMaster {
         &self,
         _: Request<WatchVolumeMapRequest>,
     ) -> Result<Response<BoxStream<VolumeMapReply>>, Status> {
-        self.may()?;
+        self.leads()?;
         let changes = self.changes.lock().subscribe();
         self.watchers.fetch_add(1, Ordering::SeqCst);
         let changes = stream::unfold(changes, |mut changes| async move {

@@ -13,6 +13,7 @@ use hay_common::limits::{READ_HEDGE_AFTER, READ_REPLICA_TIMEOUT, RPC_BULK_PART_B
 
 use super::{Data, NeedleRange, Parts, VolumeClient, silent};
 use crate::grpc;
+use crate::places::Places;
 
 impl VolumeClient {
     /// A call that is given up early where others may answer instead.
@@ -32,18 +33,21 @@ impl VolumeClient {
         self.noted(address, outcome)
     }
 
-    /// Reads a range from the first of `addresses` that gives it: whole up to [`RPC_BULK_PART_BYTES`], else in parts.
-    pub async fn read(&self, addresses: &[String], range: NeedleRange) -> Result<Data, Failure> {
+    /// Reads a range from the first of `places` that gives it: whole up to [`RPC_BULK_PART_BYTES`], else in parts.
+    pub async fn read(&self, places: impl Into<Places>, range: NeedleRange) -> Result<Data, Failure> {
         if range.length as usize <= RPC_BULK_PART_BYTES {
-            self.read_whole(addresses, range).await.map(Data::Whole)
+            self.read_whole(places, range).await.map(Data::Whole)
         } else {
-            self.read_parts(addresses, range).await.map(Data::Parts)
+            self.read_parts(places, range).await.map(Data::Parts)
         }
     }
 
     /// Reads a range of at most [`RPC_BULK_PART_BYTES`] bytes in one message. A longer one is refused, whatever room
     /// a server has for its answers: it goes by [`VolumeClient::read_parts`].
-    pub async fn read_whole(&self, addresses: &[String], range: NeedleRange) -> Result<Bytes, Failure> {
+    ///
+    /// # Errors
+    /// `corrupt` and `not_found` only where every replica said so; else what kept one from answering.
+    pub async fn read_whole(&self, places: impl Into<Places>, range: NeedleRange) -> Result<Bytes, Failure> {
         if range.length as usize > RPC_BULK_PART_BYTES {
             let text =
                 format!("{} bytes in one message; at most {RPC_BULK_PART_BYTES} are read so", range.length);
@@ -53,7 +57,8 @@ impl VolumeClient {
         if range.length == 0 {
             return Ok(Bytes::new());
         }
-        let order = self.peers.order(addresses, range.key);
+        let places = places.into();
+        let order = self.peers.order(&places, range.key);
         let Some((first, others)) = order.split_first() else { return Err(no_replica(range.volume)) };
         let mut call = pin!(self.read_batch(first, range));
         if others.is_empty() {
@@ -120,11 +125,11 @@ impl VolumeClient {
 
     /// Reads a range in parts. Where a replica fails, also in the middle, or sends nothing more, the next one goes on from
     /// there; each verifies the needle before its first part. When all have failed the stream fails.
-    pub async fn read_parts(&self, addresses: &[String], range: NeedleRange) -> Result<Parts, Failure> {
+    pub async fn read_parts(&self, places: impl Into<Places>, range: NeedleRange) -> Result<Parts, Failure> {
         if range.length == 0 {
             return Ok(Box::pin(futures::stream::empty()));
         }
-        let order = self.peers.order(addresses, range.key).into_iter().cloned().collect();
+        let order = self.peers.order(&places.into(), range.key).into_iter().cloned().collect();
         let mut reading = Reading { client: self.clone(), order, range, open: None, failure: None };
         let first = reading.next().await?;
         let rest = futures::stream::unfold(Some(reading), |reading| async move {
@@ -199,13 +204,13 @@ fn no_replica(volume: VolumeId) -> Failure {
     Failure::new(ErrorCode::Unavailable, format!("no server that holds volume {volume} is known"))
 }
 
-/// Of the failures of several replicas, the one that tells most: damage is worse than a server that is away. That one holds
-/// no such needle counts for least: one that could not be asked may have it.
+/// Of the failures of several replicas, the one that tells most. One that could not be asked, or could not say, may hold the
+/// needle whole: only where there is none of that kind is it damaged, and only where nobody has lost it is it not there.
 fn weightier(before: Option<Failure>, next: Failure) -> Failure {
     let weight = |failure: &Failure| match failure.code {
-        ErrorCode::Corrupt => 2,
         ErrorCode::NotFound => 0,
-        _ => 1,
+        ErrorCode::Corrupt => 1,
+        _ => 2,
     };
     match before {
         Some(before) if weight(&before) >= weight(&next) => before,

@@ -6,6 +6,7 @@ use hay_common::limits::READ_HEDGE_AFTER;
 use hay_proto::rpc::{RequestContext, RequestId};
 
 use super::*;
+use crate::places::Places;
 use crate::testing::FakeVolume;
 
 const KEY: NeedleKey = NeedleKey(77);
@@ -133,12 +134,35 @@ async fn another_replica_answers_for_one_that_fails() {
     let parts = world.client.read_parts(&world.addresses, range(0, 5 << 20)).await.unwrap();
     assert_eq!(parts.try_collect::<Vec<_>>().await.unwrap().concat(), data);
 
-    *world.servers[2].read_failure.lock() = Some(ErrorCode::Unavailable);
-    let failure = world.whole(0, 1000).await.unwrap_err();
-    assert_eq!(failure.code, ErrorCode::Corrupt, "damage is what must be heard of");
     let nobody = world.client.read_whole(&["elsewhere:1".to_owned()], range(0, 1)).await.unwrap_err();
     assert_eq!(nobody.code, ErrorCode::Unavailable);
-    assert!(world.client.read_whole(&[], range(0, 1)).await.is_err());
+    assert!(world.client.read_whole(&Places::default(), range(0, 1)).await.is_err());
+}
+
+/// What is called corrupt is given up and written down as damaged: no other replica may be left that could have it.
+#[tokio::test]
+async fn a_needle_is_damaged_only_where_every_replica_was_asked_and_answered() {
+    use ErrorCode::{Corrupt, CredentialRefused, NotFound, Unavailable, VolumeNotFound};
+    let world = world(2);
+    let answers = [
+        (Corrupt, Corrupt, Corrupt),
+        (Corrupt, NotFound, Corrupt),
+        (NotFound, NotFound, NotFound),
+        (Corrupt, Unavailable, Unavailable),
+        (NotFound, Unavailable, Unavailable),
+        // It is no replica, or not any more: where the other one is, the masters know.
+        (Corrupt, VolumeNotFound, VolumeNotFound),
+        (Corrupt, CredentialRefused, CredentialRefused),
+    ];
+    for (first, second, expected) in answers {
+        for (one, other) in [(0, 1), (1, 0)] {
+            *world.servers[one].read_failure.lock() = Some(first);
+            *world.servers[other].read_failure.lock() = Some(second);
+            assert_eq!(world.whole(0, 100).await.unwrap_err().code, expected, "{first} and {second}");
+            let parts = world.client.read_parts(&world.addresses, range(0, 2 << 20)).await;
+            assert_eq!(parts.err().unwrap().code, expected, "{first} and {second}, in parts");
+        }
+    }
 }
 
 #[tokio::test]
@@ -249,23 +273,11 @@ async fn a_writer_does_not_wait_for_a_silent_server_where_there_are_others() {
 #[tokio::test]
 async fn keys_fall_on_all_replicas_and_each_key_on_the_same() {
     let world = world(3);
+    let places = Places::from(&world.addresses);
     let firsts: Vec<&String> =
-        (0..300u128).map(|key| world.client.peers.order(&world.addresses, NeedleKey(key))[0]).collect();
+        (0..300u128).map(|key| world.client.peers.order(&places, NeedleKey(key))[0]).collect();
     for address in &world.addresses {
         assert_eq!(firsts.iter().filter(|first| **first == address).count(), 100);
     }
-    assert_eq!(world.client.peers.order(&world.addresses, NeedleKey(7))[0], firsts[7]);
-}
-
-#[tokio::test]
-async fn that_one_holds_nothing_says_nothing_of_one_that_is_away() {
-    let world = world(2);
-    for (down, there) in [(0, 1), (1, 0)] {
-        *world.servers[down].read_failure.lock() = Some(ErrorCode::Unavailable);
-        *world.servers[there].read_failure.lock() = None;
-        assert_eq!(world.whole(0, 5).await.unwrap_err().code, ErrorCode::Unavailable);
-    }
-    *world.servers[1].read_failure.lock() = None;
-    *world.servers[0].read_failure.lock() = None;
-    assert_eq!(world.whole(0, 5).await.unwrap_err().code, ErrorCode::NotFound);
+    assert_eq!(world.client.peers.order(&places, NeedleKey(7))[0], firsts[7]);
 }

@@ -8,7 +8,7 @@ use hay_client::filer::Resolve;
 use hay_client::volume::{Data, NeedleRange, Parts};
 use hay_common::error::{ErrorCode, Failure, Remedy};
 use hay_common::ids::{ContentHash, ManifestId};
-use hay_common::limits::RPC_BULK_PART_BYTES;
+use hay_common::limits::{READ_PATIENCE, RPC_BULK_PART_BYTES};
 use hay_common::model::{LocatedChunk, Location};
 use hay_common::retry::RetryPolicy;
 
@@ -16,12 +16,16 @@ use super::plan::Wanted;
 use crate::app::{App, token};
 use crate::auth::Authenticated;
 
-/// How often a part is read again after a failure: the location may be old, or a server just gone.
+/// Between tries of a part that can't be read for the moment, for [`READ_PATIENCE`]: the location may be old, or the only
+/// server that lives is starting again.
 const REPEATS: RetryPolicy = RetryPolicy {
-    attempts_max: 4,
+    attempts_max: u32::MAX,
     pause_first: Duration::from_millis(20),
     pause_max: Duration::from_millis(500),
 };
+
+/// How often a part is read again that all who could have it say they have not, or not whole: the location may be old.
+const DAMAGED_TRIES_MAX: u32 = 4;
 
 /// How long an answer waits for the report of a damaged copy.
 const REPORT_PATIENCE: Duration = Duration::from_secs(2);
@@ -60,12 +64,14 @@ pub(crate) struct Reader<'a> {
     source: &'a Source,
     wanted: Wanted,
     open: Option<Parts>,
+    /// Failures since bytes last came, and when the first one was.
     attempt: u32,
+    failing_since: Option<Duration>,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(app: &'a App, caller: &'a Authenticated, source: &'a Source, wanted: Wanted) -> Self {
-        Self { app, caller, source, wanted, open: None, attempt: 0 }
+        Self { app, caller, source, wanted, open: None, attempt: 0, failing_since: None }
     }
 
     /// The next piece; `None` when all have come.
@@ -86,6 +92,7 @@ impl<'a> Reader<'a> {
                     }
                     self.wanted.start += came;
                     self.attempt = 0;
+                    self.failing_since = None;
                     return Ok(Some(bytes));
                 }
                 Err(failure) => {
@@ -136,8 +143,8 @@ impl<'a> Reader<'a> {
 
     async fn try_whole(&mut self) -> Result<Bytes, Failure> {
         let range = self.range()?;
-        let addresses = self.app.deps.master.locate(range.volume).await?;
-        let bytes = self.app.deps.volumes.read_whole(&addresses, range).await?;
+        let places = self.app.deps.master.locate(range.volume).await?;
+        let bytes = self.app.deps.volumes.read_whole(&places, range).await?;
         self.exact(bytes)
     }
 
@@ -186,15 +193,21 @@ impl<'a> Reader<'a> {
         )
     }
 
+    /// The pause before another try, if one may help.
+    fn pause(&mut self, code: ErrorCode) -> Option<Duration> {
+        let now = self.app.deps.clock.monotonic();
+        let failing = now.saturating_sub(*self.failing_since.get_or_insert(now));
+        let may_help = match code {
+            ErrorCode::NotFound | ErrorCode::Corrupt => self.attempt < DAMAGED_TRIES_MAX,
+            code => matches!(code.remedy(), Remedy::Refresh | Remedy::RetryLater) && failing < READ_PATIENCE,
+        };
+        REPEATS.pause(self.attempt, self.app.deps.random.as_ref()).filter(|_| may_help)
+    }
+
     /// Prepares another try, or gives up with the failure.
     async fn recover(&mut self, failure: Failure) -> Result<(), Failure> {
-        let may_help = matches!(failure.code.remedy(), Remedy::Refresh | Remedy::RetryLater)
-            || matches!(failure.code, ErrorCode::NotFound | ErrorCode::Corrupt);
         self.attempt += 1;
-        let pause = self.app.deps.random.as_ref();
-        let Some(pause) = REPEATS.pause(self.attempt, pause).filter(|_| may_help) else {
-            return Err(self.given_up(failure).await);
-        };
+        let Some(pause) = self.pause(failure.code) else { return Err(self.given_up(failure).await) };
         if let Location::Volume { volume, .. } = self.wanted.located.copy.location {
             self.app.deps.master.forget(volume);
         }
@@ -219,10 +232,10 @@ impl<'a> Reader<'a> {
 
 /// At most one part as a whole, more in parts: what comes is never more than one part long.
 async fn read(app: &App, range: NeedleRange) -> Result<Data, Failure> {
-    let addresses = app.deps.master.locate(range.volume).await?;
+    let places = app.deps.master.locate(range.volume).await?;
     match range.length as usize <= RPC_BULK_PART_BYTES {
-        true => app.deps.volumes.read_whole(&addresses, range).await.map(Data::Whole),
-        false => app.deps.volumes.read_parts(&addresses, range).await.map(Data::Parts),
+        true => app.deps.volumes.read_whole(&places, range).await.map(Data::Whole),
+        false => app.deps.volumes.read_parts(&places, range).await.map(Data::Parts),
     }
 }
 

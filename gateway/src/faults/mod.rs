@@ -274,6 +274,9 @@ async fn a_read_that_fails_is_tried_again() {
         world.calls.clear();
         world.read_failures.clear();
     }
+    // The only server that lives starts again: some seconds, not some milliseconds.
+    inner.0.lock().read_failures.extend([ErrorCode::Unavailable; 7]);
+    assert_eq!(&read_whole(&app, &caller(), &source, wanted).await.unwrap()[..], b"234");
     inner.0.lock().read_failures.push_back(ErrorCode::Internal);
     let failure = read_whole(&app, &caller(), &source, wanted).await.unwrap_err();
     assert_eq!(failure.code, ErrorCode::Internal);

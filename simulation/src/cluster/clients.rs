@@ -7,7 +7,7 @@ use futures::StreamExt;
 use hay_client::group::masters;
 use hay_client::volume::Data;
 use hay_client::writer::Stored;
-use hay_client::{MasterClient, VolumeClient, Writer};
+use hay_client::{MasterClient, Places, VolumeClient, Writer};
 use hay_common::error::Failure;
 use hay_common::ids::{Epoch, NeedleKey, NodeId};
 use hay_common::model::Codec;
@@ -46,9 +46,9 @@ impl Client {
         Ok((Needle { volume, key, cookie, length }, epoch))
     }
 
-    /// The bytes of a needle from the first of `addresses` that gives them.
-    pub async fn read_at(&self, addresses: &[String], needle: &Needle) -> Result<Bytes, Failure> {
-        match self.volumes.read(addresses, needle.range()).await? {
+    /// The bytes of a needle from the first of `places` that gives them.
+    pub async fn read_at(&self, places: impl Into<Places>, needle: &Needle) -> Result<Bytes, Failure> {
+        match self.volumes.read(places, needle.range()).await? {
             Data::Whole(bytes) => Ok(bytes),
             Data::Parts(mut parts) => {
                 let mut whole = BytesMut::new();
@@ -62,8 +62,8 @@ impl Client {
 
     /// The same from wherever the map says that it is.
     pub async fn read(&self, needle: &Needle) -> Result<Bytes, Failure> {
-        let addresses = self.master.locate(needle.volume).await?;
-        let read = self.read_at(&addresses, needle).await;
+        let places = self.master.locate(needle.volume).await?;
+        let read = self.read_at(&places, needle).await;
         if read.is_err() {
             self.master.forget(needle.volume);
         }
