@@ -5,7 +5,7 @@ DIR ?= ./data
 ONCE ?=
 CARGO = cargo --locked
 # Most tests of the whole wait for processes: more of them than cores keep the machine at work.
-TEST_THREADS ?= 4
+TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo $$n || echo 4)
 
 CLUSTER_DIR ?= ./cluster
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hay_common::error::{ErrorCode, Failure};
@@ -67,6 +68,11 @@ impl Peers {
 
     /// The server at `address` failed a call: others are asked first for a while.
     pub(crate) fn avoid(&self, address: &str) {
+        self.avoid_for(address, ADDRESS_AVOIDED);
+    }
+
+    /// The same, for another time.
+    pub(crate) fn avoid_for(&self, address: &str, time: Duration) {
         let mut avoided = self.0.avoided.lock();
         if avoided.len() >= PEERS_MAX || avoided.iter().any(|known| known == address) {
             return;
@@ -75,7 +81,7 @@ impl Peers {
         self.0.avoided_count.store(avoided.len(), Ordering::Relaxed);
         let (inner, address) = (Arc::downgrade(&self.0), address.to_owned());
         tokio::spawn(async move {
-            tokio::time::sleep(ADDRESS_AVOIDED).await;
+            tokio::time::sleep(time).await;
             if let Some(inner) = inner.upgrade() {
                 let mut avoided = inner.avoided.lock();
                 avoided.retain(|known| *known != address);

@@ -1,6 +1,6 @@
 //! A content onto whichever volume takes it. What goes wrong with one volume is repeated on another, and a volume that is
 //! silent is not waited for alone: after a while the content is stored on a second one too, and the first answer counts.
-//! The other needle, should it come to be, is nobody's; the collector removes it.
+//! The other needle, should it come to be, is nobody's, as after any answer that was lost.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,7 +11,9 @@ use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use hay_common::error::{ErrorCode, Failure, Remedy};
 use hay_common::ids::{Cookie, Epoch, NeedleKey, VolumeId};
-use hay_common::limits::{HEDGE_AFTER, HEDGE_BYTES_PER_S, HEDGES_PER_APPEND_MAX, SMALL_CONTENT_BYTES_MAX};
+use hay_common::limits::{
+    HEDGE_AFTER, HEDGE_AGAIN, HEDGE_BYTES_PER_S, HEDGES_PER_APPEND_MAX, SMALL_CONTENT_BYTES_MAX,
+};
 use hay_common::model::{Codec, SizeClass};
 use hay_common::random::SharedRandom;
 use hay_common::retry::RetryPolicy;
@@ -36,8 +38,9 @@ pub struct Stored {
     pub epoch: Epoch,
     /// The needle's cookie.
     pub cookie: Cookie,
-    /// Whether it was begun because another volume was silent.
-    pub hedged: bool,
+    /// Volumes that it was begun on besides, because others were silent. Each may come to hold a needle of it that nobody
+    /// refers to.
+    pub hedges: u32,
 }
 
 /// Stores contents. Cheap to clone.
@@ -72,7 +75,7 @@ impl Writer {
     pub async fn store(&self, key: NeedleKey, codec: Codec, data: Bytes) -> Result<Stored, Failure> {
         let class = if data.len() <= SMALL_CONTENT_BYTES_MAX { SizeClass::Small } else { SizeClass::Large };
         let content = Content { key, codec, class, data };
-        self.0.hedges.earn();
+        self.0.hedges.earn(content.data.len());
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -105,7 +108,8 @@ impl Writer {
         }
     }
 
-    /// The first good answer of a try that is silent and of others that are begun now, or what the last one said.
+    /// The first good answer of a try that is silent and of others that are begun now; where there is none, what the weightiest
+    /// failure said.
     async fn hedge<'a>(
         &'a self,
         silent: Writable,
@@ -113,43 +117,59 @@ impl Writer {
         content: &'a Content,
         patience: Duration,
     ) -> Result<Stored, Failure> {
-        let mut asked = vec![silent];
-        let mut tries = FuturesUnordered::from_iter([trying]);
+        let at = silent.volume.volume;
+        let mut silent = vec![silent];
+        let mut tries = FuturesUnordered::from_iter([trying.map(move |tried| (at, tried)).boxed()]);
+        let mut begun = 0;
+        let mut failure: Option<Failure> = None;
         loop {
-            if let Some(other) = self.another(&asked, content.class) {
-                tracing::debug!(volume = %other.volume.volume, "a silent volume: another one is tried too");
-                asked.push(other.clone());
-                let hedged = self.try_at(other, content);
-                tries.push(hedged.map(|tried| tried.map(|at| Stored { hedged: true, ..at })).boxed());
+            let may = begun < HEDGES_PER_APPEND_MAX && failure.as_ref().is_none_or(|f| elsewhere(f.code));
+            // One that can't be paid for yet may be soon.
+            let mut pause = HEDGE_AGAIN;
+            if let Some(other) = may.then(|| self.another(&silent, content)).flatten() {
+                pause = patience;
+                let at = other.volume.volume;
+                tracing::debug!(volume = %at, "a silent volume: another one is tried too");
+                begun += 1;
+                silent.push(other.clone());
+                tries.push(self.try_at(other, content).map(move |tried| (at, tried)).boxed());
             }
-            let outcome = if asked.len() <= HEDGES_PER_APPEND_MAX {
-                tokio::time::timeout(patience, tries.next()).await
-            } else {
-                Ok(tries.next().await)
-            };
+            let outcome =
+                if may { tokio::time::timeout(pause, tries.next()).await } else { Ok(tries.next().await) };
             match outcome {
                 // Still silent, all of them.
                 Err(_) => {}
-                Ok(Some(Ok(stored))) => {
-                    // What was asked before it and is silent yet is asked last for a while.
-                    let before = asked.iter().map(|target| target.volume.volume);
-                    before.take_while(|id| *id != stored.volume).for_each(|id| self.0.master.avoid_slow(id));
-                    return Ok(stored);
+                Ok(Some((at, Ok(stored)))) => {
+                    self.found(&silent, at, content);
+                    return Ok(Stored { hedges: begun as u32, ..stored });
                 }
-                Ok(Some(Err(failure))) if tries.is_empty() || !elsewhere(failure.code) => {
-                    return Err(failure);
+                Ok(Some((at, Err(next)))) => {
+                    // It has spoken. What can't be helped elsewhere counts more than what can.
+                    silent.retain(|target| target.volume.volume != at);
+                    failure = failure.filter(|before| !elsewhere(before.code)).or(Some(next));
                 }
-                Ok(Some(Err(_))) => {}
-                Ok(None) => return Err(Failure::new(ErrorCode::Internal, "no try is under way")),
+                Ok(None) => {
+                    let nobody = || Failure::new(ErrorCode::Internal, "no try is under way");
+                    return Err(failure.unwrap_or_else(nobody));
+                }
             }
         }
     }
 
-    /// Another volume for what those that were asked are silent about, if one is worth it.
-    fn another(&self, asked: &[Writable], class: SizeClass) -> Option<Writable> {
-        let may = asked.len() <= HEDGES_PER_APPEND_MAX;
-        let other = may.then(|| self.0.master.writable_besides(class, asked)).flatten()?;
-        self.0.hedges.spend().then_some(other)
+    /// One answered while others that were asked before it are silent: their servers are asked last for a while.
+    fn found(&self, silent: &[Writable], at: VolumeId, content: &Content) {
+        let Some(place) = silent.iter().position(|target| target.volume.volume == at) else { return };
+        let (before, rest) = silent.split_at(place);
+        if let (false, Some(found)) = (before.is_empty(), rest.first()) {
+            before.iter().for_each(|target| self.0.master.passed_over(&target.volume, &found.volume));
+            self.0.hedges.refund(content.data.len());
+        }
+    }
+
+    /// Another volume than the `silent` ones, if one is worth it.
+    fn another(&self, silent: &[Writable], content: &Content) -> Option<Writable> {
+        let other = self.0.master.writable_besides(content.class, silent, self.0.random.u32())?;
+        self.0.hedges.spend(content.data.len()).then_some(other)
     }
 
     async fn try_at(&self, target: Writable, content: &Content) -> Result<Stored, Failure> {
@@ -158,7 +178,7 @@ impl Writer {
         let appended =
             self.0.volumes.append(volume, &target.token, content.key, cookie, content.codec, data).await;
         match appended {
-            Ok(()) => Ok(Stored { volume: volume.volume, epoch: volume.epoch, cookie, hedged: false }),
+            Ok(()) => Ok(Stored { volume: volume.volume, epoch: volume.epoch, cookie, hedges: 0 }),
             Err(failure) => {
                 self.note(&target, failure.code);
                 Err(failure)
@@ -190,7 +210,7 @@ fn patience(bytes: usize) -> Duration {
 
 /// Whether another volume, or the same one later, may take what this one did not.
 fn elsewhere(code: ErrorCode) -> bool {
-    code == ErrorCode::NeedleExists || matches!(code.remedy(), Remedy::Refresh | Remedy::RetryLater)
+    matches!(code.remedy(), Remedy::Refresh | Remedy::RetryLater)
 }
 
 #[cfg(test)]

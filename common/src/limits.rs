@@ -453,10 +453,14 @@ pub const RPC_FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(10);
 pub const HEDGE_AFTER: Duration = Duration::from_millis(700);
 /// … and a large one may take as long as it does at this rate, in bytes a second, besides.
 pub const HEDGE_BYTES_PER_S: u64 = 8 * MIB as u64;
+/// Where none could be had, another volume is looked for this often.
+pub const HEDGE_AGAIN: Duration = Duration::from_millis(50);
 /// Further volumes that one append is tried on at the same time.
 pub const HEDGES_PER_APPEND_MAX: usize = 2;
 /// A replica that has not answered a small read for this long is not waited for alone.
 pub const READ_HEDGE_AFTER: Duration = Duration::from_millis(500);
+/// A server that a small read did not wait for is asked last for this long.
+pub const READ_HEDGE_AVOIDED: Duration = Duration::from_secs(2);
 /// One call in so many may be doubled in the long run.
 pub const HEDGE_PER_CALLS: u32 = 10;
 /// Doubled calls that are saved up while none is needed.

@@ -33,8 +33,9 @@ pub type CurrentRequest = fn() -> Option<String>;
 /// Starts logging for the process. `HAY_LOG` holds the filter, as in `hay_filer=debug,info`. Does nothing where a
 /// subscriber is already there.
 pub fn start(format: LogFormat, request: CurrentRequest) {
-    let asked = std::env::var("HAY_LOG").ok().and_then(|filter| filter.parse::<Targets>().ok());
-    let filter = asked.unwrap_or_else(usual);
+    let asked = std::env::var("HAY_LOG").ok().map(|filter| filter.parse::<Targets>());
+    let not_understood = asked.as_ref().is_some_and(Result::is_err);
+    let filter = asked.and_then(Result::ok).unwrap_or_else(usual);
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     let started = match format {
@@ -49,6 +50,11 @@ pub fn start(format: LogFormat, request: CurrentRequest) {
             registry.with(layer.fmt_fields(fields).event_format(lines)).try_init()
         }
     };
+    if not_understood {
+        tracing::warn!(
+            "HAY_LOG is not understood, and the usual is logged: write it as in hay_filer=debug,info"
+        );
+    }
     if let Err(already) = started {
         tracing::debug!(%already, "logging was started before");
     }

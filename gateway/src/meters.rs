@@ -58,7 +58,7 @@ pub(crate) struct Meters {
     pub(crate) sent_bytes: Counter,
     pub(crate) own_chunks: Counter,
     pub(crate) appended_chunks: Counter,
-    pub(crate) hedged_chunks: Counter,
+    pub(crate) hedges: Counter,
     pub(crate) requests: Gauge,
     pub(crate) connections: Gauge,
 }
@@ -81,7 +81,7 @@ impl Meters {
             sent_bytes: counter!("hay_http_sent_bytes_total"),
             own_chunks: counter!("hay_gateway_chunks_total", "kind" => "own"),
             appended_chunks: counter!("hay_gateway_chunks_total", "kind" => "appended"),
-            hedged_chunks: counter!("hay_gateway_hedged_chunks_total"),
+            hedges: counter!("hay_gateway_hedges_total"),
             requests: gauge!("hay_http_requests_in_work"),
             connections: gauge!("hay_http_connections"),
         }

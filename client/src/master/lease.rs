@@ -52,15 +52,17 @@ pub(crate) struct Leases {
 pub(super) enum AskedLast {
     /// A server that could not be written to: all volumes with it.
     Server(String),
-    /// A volume that was silent while another one answered.
-    Volume(VolumeId),
+    /// A server that may have been silent while others answered: all volumes with it, but less far behind.
+    Silent(String),
 }
 
 impl AskedLast {
-    fn concerns(&self, volume: &LeasedVolume) -> bool {
+    /// How far behind others it puts a volume; 0 where it does not concern it.
+    fn rank(&self, volume: &LeasedVolume) -> u8 {
         match self {
-            Self::Server(address) => volume.replicas.contains(address),
-            Self::Volume(id) => volume.volume == *id,
+            Self::Server(address) if volume.replicas.contains(address) => 2,
+            Self::Silent(address) if volume.replicas.contains(address) => 1,
+            Self::Server(_) | Self::Silent(_) => 0,
         }
     }
 }
@@ -86,6 +88,11 @@ impl Current {
         let (small, large) = writables.partition(|w: &Writable| w.volume.class == SizeClass::Small);
         Self { small, large }
     }
+}
+
+/// See [`AskedLast::rank`].
+fn rank(last: &[(AskedLast, Duration)], volume: &LeasedVolume, now: Duration) -> u8 {
+    last.iter().filter(|(_, until)| now < *until).map(|(what, _)| what.rank(volume)).max().unwrap_or(0)
 }
 
 impl Leases {
@@ -160,21 +167,16 @@ impl Leases {
         [SizeClass::Small, SizeClass::Large].iter().all(|class| !self.usable(&current, *class).is_empty())
     }
 
-    /// The volumes that are not to be asked last; all, where there is no other.
+    /// The volumes that no others are to come before.
     fn those_first<'a>(&self, volumes: &'a [Writable]) -> Cow<'a, [Writable]> {
         let last = self.last.load();
         if last.is_empty() {
             return Cow::Borrowed(volumes);
         }
-        let good = self.good(&last, volumes);
-        if good.is_empty() { Cow::Borrowed(volumes) } else { Cow::Owned(good) }
-    }
-
-    fn good(&self, last: &[(AskedLast, Duration)], volumes: &[Writable]) -> Vec<Writable> {
         let now = self.clock.monotonic();
-        let is_last =
-            |w: &&Writable| last.iter().any(|(what, until)| now < *until && what.concerns(&w.volume));
-        volumes.iter().filter(|w| !is_last(w)).cloned().collect()
+        let best = volumes.iter().map(|w| rank(&last, &w.volume, now)).min();
+        let first = volumes.iter().filter(|w| Some(rank(&last, &w.volume, now)) == best);
+        Cow::Owned(first.cloned().collect())
     }
 
     /// Others come before it for a while, where there are any.
@@ -194,8 +196,15 @@ impl Leases {
         self.wanted.notify_one();
     }
 
+    /// See [`super::MasterClient::passed_over`].
+    pub(crate) fn passed_over(&self, silent: &LeasedVolume, found: &LeasedVolume) {
+        // A server that both have has just done its part.
+        let suspects = silent.replicas.iter().filter(|address| !found.replicas.contains(address));
+        suspects.for_each(|address| self.ask_last(AskedLast::Silent(address.clone())));
+    }
+
     /// See [`super::MasterClient::writable_besides`].
-    pub(crate) fn besides(&self, class: SizeClass, asked: &[Writable]) -> Option<Writable> {
+    pub(crate) fn besides(&self, class: SizeClass, asked: &[Writable], draw: u32) -> Option<Writable> {
         // In each volume that is silent at least one server must be to blame. A volume with all of its servers would be
         // silent too; of the others, the one that meets the fewest suspects.
         let could_fare_better = |other: &&Writable| {
@@ -204,19 +213,22 @@ impl Leases {
                 silent.volume.volume != other.volume.volume && !silent.volume.replicas.iter().all(has)
             })
         };
-        let suspects = |other: &&Writable| {
+        let suspects = |other: &Writable| {
             let silent = asked.iter().flat_map(|silent| &silent.volume.replicas);
             silent.filter(|address| other.volume.replicas.contains(address)).count()
         };
-        let current = self.current.load();
-        let usable = self.usable(&current, class);
-        let volumes = self.those_first(&usable);
-        volumes.iter().filter(could_fare_better).min_by_key(suspects).cloned()
+        let (current, last, now) = (self.current.load(), self.last.load(), self.clock.monotonic());
+        let volumes = self.usable(&current, class);
+        // Those who draw differently spread over what looks the same: one of them finds the way.
+        let from = draw as usize % volumes.len().max(1);
+        let drawn = volumes.iter().cycle().skip(from).take(volumes.len());
+        drawn.filter(could_fare_better).min_by_key(|w| (rank(&last, &w.volume, now), suspects(w))).cloned()
     }
 
     /// Whether the lease has a volume of `class` on servers that could be written to.
     pub(crate) fn has_others(&self, class: SizeClass) -> bool {
-        !self.good(&self.last.load(), &self.usable(&self.current.load(), class)).is_empty()
+        let (current, last, now) = (self.current.load(), self.last.load(), self.clock.monotonic());
+        self.usable(&current, class).iter().any(|w| rank(&last, &w.volume, now) < 2)
     }
 
     /// Gives `volume` out no more for a while.

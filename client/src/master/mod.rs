@@ -9,14 +9,14 @@ use std::sync::Arc;
 use hay_common::clock::SharedClock;
 use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::VolumeId;
-use hay_common::model::SizeClass;
+use hay_common::model::{LeasedVolume, SizeClass};
 use hay_common::random::SharedRandom;
 use hay_proto::rpc::DynMaster;
 use tokio::task::JoinSet;
 
 use crate::grpc::master as grpc;
 use crate::places::Places;
-use lease::{AskedLast, Leases};
+use lease::Leases;
 use locations::Locations;
 
 pub use types::*;
@@ -54,14 +54,16 @@ impl MasterClient {
     }
 
     /// Another volume for what those that were `asked` are silent about: one that has as few servers as can be in common with
-    /// them. `None` where the lease has none that could fare better. Waits for nothing.
-    pub fn writable_besides(&self, class: SizeClass, asked: &[Writable]) -> Option<Writable> {
-        self.0.leases.besides(class, asked)
+    /// them, and among equals the one that a random `draw` falls on. `None` where the lease has none that could fare better.
+    /// Waits for nothing.
+    pub fn writable_besides(&self, class: SizeClass, asked: &[Writable], draw: u32) -> Option<Writable> {
+        self.0.leases.besides(class, asked, draw)
     }
 
-    /// `volume` was slower than another one that was asked later: others come first for a while.
-    pub fn avoid_slow(&self, volume: VolumeId) {
-        self.0.leases.ask_last(AskedLast::Volume(volume));
+    /// The volume `silent` said nothing while `found`, which was asked later, took a content: those of its servers that the
+    /// other does not have are asked last for a while.
+    pub fn passed_over(&self, silent: &LeasedVolume, found: &LeasedVolume) {
+        self.0.leases.passed_over(silent, found);
     }
 
     /// `volume` could not be appended to: it is not given out for a while, and other volumes are asked for.

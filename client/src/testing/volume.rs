@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -30,7 +31,7 @@ pub(crate) struct FakeVolume {
     pub streamed: AtomicUsize,
     /// What every read answers.
     pub read_failure: Mutex<Option<ErrorCode>>,
-    /// Every call waits for ever.
+    /// Calls wait as long as this is so.
     pub hangs: AtomicBool,
     /// Streams of parts fail after so many of them, where it is not 0.
     pub breaks_after: AtomicUsize,
@@ -44,8 +45,8 @@ impl FakeVolume {
     }
 
     async fn answers(&self) {
-        if self.hangs.load(Ordering::SeqCst) {
-            std::future::pending::<()>().await;
+        while self.hangs.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 

@@ -9,7 +9,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::VolumeId;
-use hay_common::limits::{READ_HEDGE_AFTER, READ_REPLICA_TIMEOUT, RPC_BULK_PART_BYTES};
+use hay_common::limits::{READ_HEDGE_AFTER, READ_HEDGE_AVOIDED, READ_REPLICA_TIMEOUT, RPC_BULK_PART_BYTES};
 
 use super::{Data, NeedleRange, Parts, VolumeClient, silent};
 use crate::grpc;
@@ -64,7 +64,7 @@ impl VolumeClient {
         if others.is_empty() {
             return self.noted(first, call.await);
         }
-        self.hedges.earn();
+        self.hedges.earn(range.length as usize);
         match tokio::time::timeout(READ_HEDGE_AFTER, call.as_mut()).await {
             Ok(Ok(data)) => Ok(data),
             Ok(failed) => self.read_rest(self.noted(first, failed).err(), None, others, range).await,
@@ -92,8 +92,10 @@ impl VolumeClient {
             asked.push(address);
             calls.push(self.patiently(address, false, call).map(move |read| (address, read)).boxed());
         }
+        let mut replaces = calls.is_empty();
         loop {
-            let may = others.len() > 0 && (calls.is_empty() || self.hedges.spend());
+            let may = others.len() > 0 && (replaces || self.hedges.spend(range.length as usize));
+            replaces = false;
             if let Some(&address) = may.then(|| others.next()).flatten() {
                 asked.push(address);
                 let call = self.patiently(address, others.len() == 0, self.read_batch(address, range));
@@ -105,16 +107,15 @@ impl VolumeClient {
             };
             match outcome {
                 Ok(Some((address, Ok(data)))) => {
-                    // Who was asked before and is silent yet is asked last for a while.
-                    asked
-                        .iter()
-                        .take_while(|known| **known != address)
-                        .for_each(|known| self.peers.avoid(known));
+                    // Who was asked before and is silent yet is asked last, but not for long: it may be slow for once.
+                    let before = asked.iter().take_while(|known| **known != address);
+                    before.for_each(|known| self.peers.avoid_for(known, READ_HEDGE_AVOIDED));
                     return Ok(data);
                 }
                 Ok(Some((address, Err(next)))) => {
                     asked.retain(|known| *known != address);
                     failure = Some(weightier(failure.take(), next));
+                    replaces = true;
                 }
                 Ok(None) => return Err(failure.unwrap_or_else(|| no_replica(range.volume))),
                 // Still silent, all of them.

@@ -252,7 +252,7 @@ async fn where_nothing_is_saved_up_for_it_a_silent_server_is_given_up_before_the
     let world = world(2);
     let data = content(100);
     world.hold_everywhere(&data);
-    while world.client.hedges.spend() {}
+    while world.client.hedges.spend(0) {}
     world.servers[1].hangs.store(true, Ordering::SeqCst);
     let (read, ()) = tokio::join!(world.whole(0, 100), async {
         tokio::time::sleep(3 * READ_HEDGE_AFTER).await;

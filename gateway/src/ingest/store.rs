@@ -61,7 +61,7 @@ pub(crate) async fn own_or_append(
 pub(crate) async fn append(app: &App, chunk: Chunk, data: &Bytes) -> Result<ChunkRef, Failure> {
     let stored = app.writer.store(chunk.hash.needle_key(), Codec::PLAIN, data.clone()).await?;
     app.meters.appended_chunks.increment(1);
-    app.meters.hedged_chunks.increment(u64::from(stored.hedged));
+    app.meters.hedges.increment(u64::from(stored.hedges));
     let copy = Copy {
         id: CopyId::from_random(app.deps.random.u128()),
         location: Location::Volume { volume: stored.volume, cookie: stored.cookie },

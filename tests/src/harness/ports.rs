@@ -8,8 +8,8 @@ use std::sync::{Mutex, OnceLock};
 
 /// Below what kernels choose from (32768 and above).
 const FIRST: u16 = 20_000;
-const BLOCK: u16 = 500;
-const BLOCKS: u16 = 24;
+const BLOCK: u16 = 1_000;
+const BLOCKS: u16 = 12;
 
 struct Block {
     /// As long as it listens, the block is ours.
@@ -36,12 +36,13 @@ pub fn free_address() -> SocketAddr {
     static OURS: OnceLock<Block> = OnceLock::new();
     let block = OURS.get_or_init(take_block);
     let mut next = block.next.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    for _ in 1..BLOCK {
-        *next = *next % (BLOCK - 1) + 1;
+    // Never again from the beginning: a process that is down wants its own again.
+    while *next < BLOCK - 1 {
+        *next += 1;
         let port = block.first + *next;
         if listens_nobody(port).is_some() {
             return (Ipv4Addr::LOCALHOST, port).into();
         }
     }
-    panic!("all ports from {} on are in use", block.first);
+    panic!("all ports from {} on were given out", block.first);
 }

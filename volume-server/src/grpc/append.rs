@@ -62,11 +62,19 @@ impl VolumeServer {
         }
         let closing = || failure::append(AppendError::Closing);
         let permits = self.append_budget.clone().acquire_many_owned(head.length).await;
-        let _budget = permits.map_err(|_| closing())?;
+        let budget = permits.map_err(|_| closing())?;
         let (data, crc) = receive(&mut parts, length).await?;
         let needle = NewNeedle::new(epoch, key, Cookie(head.cookie), head.codec, data, Some(crc))
             .map_err(failure::append)?;
-        let answer = self.replication.append(volume, vec![needle]).await.pop();
+        // In a task, with what it was paid for: a writer that goes away, having found another volume, must not free the
+        // memory of what is still under way to a silent replica.
+        let replication = self.replication.clone();
+        let task = tokio::spawn(async move {
+            let answers = replication.append(volume, vec![needle]).await;
+            drop(budget);
+            answers
+        });
+        let answer = task.await.ok().and_then(|mut answers| answers.pop());
         answer.unwrap_or(Err(AppendError::Closing)).map_err(failure::append)
     }
 }
