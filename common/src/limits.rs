@@ -437,6 +437,15 @@ pub const LIST_NEEDLES_PAGE_MAX: usize = 8_192;
 pub const FILLS_AT_ONCE: usize = 1;
 /// Bytes that a server copies in one second to fill volumes.
 pub const FILL_BYTES_PER_S: u64 = 64 * MIB as u64;
+/// A fill that failed is begun again after this long at most; the pause doubles from [`HEARTBEAT_COMMAND_AGAIN`] on.
+pub const FILL_AGAIN_MAX: Duration = Duration::from_secs(60);
+/// After so many failures in a row a repair that is asked for again looks for another server, where there is one; and what no
+/// source could give so often counts as lost.
+pub const FILL_FAILURES_MAX: u32 = 3;
+/// Needles that no source could give and that a fill remembers by name.
+pub const FILL_UNREAD_MAX: usize = 10_000;
+/// A volume that a living server could not create within this time is given up.
+pub const VOLUME_CREATE_PATIENCE: Duration = Duration::from_secs(600);
 /// By so much the clocks of two servers may differ: a credential is taken for this much longer than it says.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(2 * 3600);
 

@@ -22,7 +22,7 @@ use crate::error::{ChangeError, LeaseError, MapError, RepairError, StartError, d
 use crate::info::{ClusterStatus, MapPage, MemberInfo, NodeInfo, VolumeInfo, WriteLease};
 use crate::live::Live;
 use crate::machine::{Machine, SharedState};
-use crate::plan::{Policy, Repair, View, covers_all, repair, select, shortage};
+use crate::plan::{Cancelled, Policy, Repair, View, covers_all, repair, select, shortage};
 use crate::state::{Command, Configuration, Outcome, Part, State, Volume};
 
 /// Starts masters.
@@ -348,13 +348,18 @@ impl MasterCore {
         if dry_run {
             return Ok(plan);
         }
-        for target in &plan.cancel {
+        for Cancelled { target, reason, .. } in &plan.cancel {
+            tracing::info!(volume = %id, %target, reason, "a fill is given up");
             self.change(&Command::CancelFill { volume: id, target: *target }).await?;
         }
         let mut epoch = epoch;
         for step in plan.steps.iter().filter(|step| !step.running) {
             let (target, replaces) = (step.target, step.replaces);
-            self.change(&Command::Repair { volume: id, epoch, target, replaces }).await?;
+            let command = match step.in_place {
+                true => Command::Complete { volume: id, epoch, target },
+                false => Command::Repair { volume: id, epoch, target, replaces },
+            };
+            self.change(&command).await?;
             // Each step raises it by one; whoever came in between makes the next step fail, and the whole is asked again.
             epoch = Epoch(epoch.0.saturating_add(1));
         }
@@ -371,8 +376,12 @@ impl MasterCore {
             node: member.node,
             address: state.nodes.get(&member.node).map(|node| node.address.clone()).unwrap_or_default(),
             filling: member.part == Part::Filling,
+            completing: member.part == Part::Completing,
             alive: !leads || live.alive(member.node, now),
             incomplete: live.report(member.node, id, now).is_some_and(|report| report.incomplete),
+            problem: live
+                .report(member.node, id, now)
+                .and_then(|report| report.fill_problem.clone().or_else(|| report.read_only_reason.clone())),
         });
         VolumeInfo {
             id,

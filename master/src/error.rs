@@ -160,7 +160,9 @@ impl From<RepairError> for Failure {
         let code = match &error {
             RepairError::NotLeader => ErrorCode::NotLeader,
             RepairError::Irreparable(_, Irreparable::Unknown) => ErrorCode::NotFound,
-            RepairError::Irreparable(_, Irreparable::NotSealed) => ErrorCode::PreconditionFailed,
+            RepairError::Irreparable(_, Irreparable::NotSealed | Irreparable::NotOpened) => {
+                ErrorCode::PreconditionFailed
+            }
             RepairError::Irreparable(..) | RepairError::Change(_) => ErrorCode::Unavailable,
         };
         let why = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();

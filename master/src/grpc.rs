@@ -272,6 +272,8 @@ fn read_volume(report: v1::VolumeReport) -> Result<VolumeReport, ConvertError> {
         garbage_bytes: report.garbage_bytes,
         filling: report.filling,
         incomplete: report.incomplete,
+        fill_problem: (!report.fill_problem.is_empty()).then_some(report.fill_problem),
+        fill_failures: report.fill_failures,
         failed_replica: optional("volume_report.failed_replica", &report.failed_replica)?,
     })
 }
@@ -316,7 +318,7 @@ fn wire_confirmed(confirmed: Confirmed) -> v1::ConfirmedVolume {
         epoch: confirmed.epoch.0,
         state: v1::VolumeState::from(confirmed.state).into(),
         stranger: confirmed.part.is_none(),
-        filling: confirmed.part == Some(Part::Filling),
+        filling: matches!(confirmed.part, Some(Part::Filling | Part::Completing)),
         members: wire_peers(confirmed.members),
     }
 }
@@ -327,9 +329,18 @@ fn wire_repair(plan: Repair, state: &State) -> v1::RepairVolumeReply {
         target_address: state.peer(step.target).address,
         replaces: step.replaces.map(|node| node.to_wire()).unwrap_or_default(),
         running: step.running,
+        in_place: step.in_place,
+        problem: step.problem.unwrap_or_default(),
+    });
+    let cancelled = plan.cancel.into_iter().map(|cancelled| v1::RepairCancelled {
+        target: cancelled.target.to_wire(),
+        target_address: state.peer(cancelled.target).address,
+        reason: cancelled.reason,
+        stays: cancelled.stays,
     });
     v1::RepairVolumeReply {
         steps: steps.collect(),
+        cancelled: cancelled.collect(),
         whole: u32::try_from(plan.whole).unwrap_or(u32::MAX),
         wanted: u32::try_from(plan.wanted).unwrap_or(u32::MAX),
         unsure: plan.unsure,
@@ -356,6 +367,8 @@ fn wire_volume(volume: VolumeInfo) -> v1::VolumeRecord {
         filling: member.filling,
         alive: member.alive,
         incomplete: member.incomplete,
+        completing: member.completing,
+        problem: member.problem.unwrap_or_default(),
     });
     v1::VolumeRecord {
         id: volume.id.0,

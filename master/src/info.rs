@@ -33,6 +33,10 @@ pub struct MemberInfo {
     pub alive: bool,
     /// Whether it says that it may lack needles.
     pub incomplete: bool,
+    /// Whether it was one before, and is being completed or written anew. It is read from meanwhile.
+    pub completing: bool,
+    /// What is wrong with it, for people.
+    pub problem: Option<String>,
 }
 
 /// A volume as it is told to others.

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use hay_common::ids::{Epoch, NodeId, VolumeId};
-use hay_common::limits::{HEARTBEAT_COMMAND_AGAIN, HEARTBEAT_GONE, HEARTBEAT_TIMEOUT, VOLUME_AVOIDED};
+use hay_common::limits::{
+    HEARTBEAT_COMMAND_AGAIN, HEARTBEAT_GONE, HEARTBEAT_TIMEOUT, VOLUME_AVOIDED, VOLUME_CREATE_PATIENCE,
+};
 use hay_common::model::{SizeClass, VolumeState, volumes_digest};
 use tokio::sync::mpsc;
 
@@ -34,6 +36,10 @@ pub struct VolumeReport {
     pub filling: bool,
     /// It may have lost needles there.
     pub incomplete: bool,
+    /// What keeps it from being filled, or what the fill could not get.
+    pub fill_problem: Option<String>,
+    /// How often in a row the server itself failed to fill it.
+    pub fill_failures: u32,
     /// The replica that did not take an append.
     pub failed_replica: Option<NodeId>,
 }
@@ -154,6 +160,8 @@ pub struct LiveNode {
     confirmed: HashMap<VolumeId, u64>,
     /// When a volume's command for an epoch was sent last: creating it for the first, sealing it for later ones.
     sent: HashMap<(VolumeId, Epoch), Duration>,
+    /// When it was first told to create a volume.
+    asked: HashMap<VolumeId, Duration>,
 }
 
 impl LiveNode {
@@ -221,6 +229,7 @@ impl Live {
             instance: None,
             confirmed: HashMap::new(),
             sent: HashMap::new(),
+            asked: HashMap::new(),
         };
         self.nodes.insert(node, fresh);
         self.suspicions.acquit(node);
@@ -388,6 +397,11 @@ impl Live {
         })
     }
 
+    /// Since when a server has been told to create a volume, over this stream.
+    pub fn asked_to_create(&self, node: NodeId, volume: VolumeId) -> Option<Duration> {
+        self.nodes.get(&node).and_then(|known| known.asked.get(&volume).copied())
+    }
+
     /// Sends a command; what finds no room is sent again later.
     pub fn send(&mut self, node: NodeId, down: Down, now: Duration) {
         let Some(known) = self.nodes.get_mut(&node) else { return };
@@ -397,6 +411,10 @@ impl Live {
         {
             known.sent.retain(|_, at| now.saturating_sub(*at) < HEARTBEAT_COMMAND_AGAIN);
             known.sent.insert((*volume, *epoch), now);
+        }
+        if let Down::Create { volume, .. } = &down {
+            known.asked.retain(|_, at| now.saturating_sub(*at) < VOLUME_CREATE_PATIENCE * 2);
+            known.asked.entry(*volume).or_insert(now);
         }
         let confirms: Vec<(VolumeId, u64)> = match &down {
             Down::Confirm(volumes) => volumes.iter().map(|c| (c.volume, c.changed)).collect(),

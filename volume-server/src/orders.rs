@@ -144,6 +144,7 @@ impl Orders {
                 (volume, "create", self.replication.create(volume, epoch, class, &members))
             }
             Order::Seal { volume, epoch } => (volume, "seal", self.replication.store().seal(volume, epoch)),
+            Order::Fill(fill) if !self.replication.is_fill_due(&fill) => return,
             Order::Fill(fill) => return self.replication.fill(fill, stopped),
             Order::Confirm(confirmations) => {
                 return confirmations.into_iter().for_each(|said| self.confirm(stream, said));

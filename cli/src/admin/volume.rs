@@ -67,6 +67,8 @@ fn member(member: &Value) -> String {
         " (dead)"
     } else if is("filling") == Some(true) {
         " (filling)"
+    } else if is("completing") == Some(true) {
+        " (being completed)"
     } else if is("incomplete") == Some(true) {
         " (may lack needles)"
     } else {
@@ -99,9 +101,10 @@ pub async fn volume_show(id: u32, context: Context) -> Result<Exit, Stop> {
     context.out.line(format_args!("garbage     {}", size(&volume, "garbage_bytes")))?;
     for (number, entry) in list(&volume, &["members"]).iter().enumerate() {
         context.out.line(format_args!(
-            "member {number}    {}  node {}",
+            "member {number}    {}  node {}{}",
             member(entry),
-            text(entry, "node")
+            text(entry, "node"),
+            problem(entry)
         ))?;
     }
     Ok(Exit::Ok)
@@ -116,6 +119,9 @@ pub async fn volume_repair(id: u32, dry_run: bool, context: Context) -> Result<E
     }
     let (whole, wanted) = (text(&plan, "whole"), text(&plan, "wanted"));
     let steps = list(&plan, &["steps"]);
+    for cancelled in list(&plan, &["cancelled"]) {
+        context.out.line(format_args!("{}", cancelled_line(id, dry_run, cancelled)))?;
+    }
     let unsure = plan.get("unsure").and_then(Value::as_bool) == Some(true);
     if steps.is_empty() {
         let found = if unsure { "; nothing can be done" } else { "; nothing to do" };
@@ -133,25 +139,74 @@ pub async fn volume_repair(id: u32, dry_run: bool, context: Context) -> Result<E
 /// What copies that complete each other can't make good.
 const UNSURE: &str = "No copy that is there is sure to hold every needle. They are completed from each other, one at a time: ask \
                       again when this one is done. What all of them have lost can't be told, so they stay marked; a server \
-                      that is away may have it.";
+                      that is away may have it, so none is given up for another one.";
+
+fn is(value: &Value, field: &str) -> bool {
+    value.get(field).and_then(Value::as_bool) == Some(true)
+}
+
+/// What is wrong with a copy, behind what else is said of it.
+fn problem(value: &Value) -> String {
+    match value.get("problem").and_then(Value::as_str) {
+        None | Some("") => String::new(),
+        Some(problem) => format!("; {problem}"),
+    }
+}
+
+fn cancelled_line(id: u32, dry_run: bool, cancelled: &Value) -> String {
+    let does = if dry_run { "would be" } else { "is" };
+    let server = format!("server {} at {}", text(cancelled, "target"), text(cancelled, "address"));
+    let reason = text(cancelled, "reason");
+    match is(cancelled, "stays") {
+        true => format!(
+            "the completion of volume {id} at {server}, which keeps what it has, {does} given up: {reason}"
+        ),
+        false => format!("the copy of volume {id} to {server} {does} given up: {reason}"),
+    }
+}
 
 fn step_line(id: u32, dry_run: bool, step: &Value) -> String {
-    let does = match (step.get("running").and_then(Value::as_bool), dry_run) {
-        (Some(true), _) => "is being copied",
-        (_, true) => "would be copied",
-        (_, false) => "is copied from now on",
+    let does = match (is(step, "running"), dry_run, is(step, "in_place")) {
+        (true, _, false) => "is being copied to",
+        (true, _, true) => "is being completed at",
+        (false, true, false) => "would be copied to",
+        (false, true, true) => "would be completed at",
+        (false, false, false) => "is copied from now on to",
+        (false, false, true) => "is completed from now on at",
     };
     let place = match step.get("replaces").and_then(Value::as_str) {
         Some(node) => format!(", in the place of server {node}"),
         None => String::new(),
     };
-    format!("volume {id} {does} to server {} at {}{place}", text(step, "target"), text(step, "address"))
+    let (server, address) = (text(step, "target"), text(step, "address"));
+    format!("volume {id} {does} server {server} at {address}{place}{}", problem(step))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_is_begun_goes_on_or_is_given_up_is_said() {
+        let step = json!({ "target": "b", "address": "b:1", "replaces": "a", "running": true, "problem": "no room" });
+        assert_eq!(
+            step_line(3, false, &step),
+            "volume 3 is being copied to server b at b:1, in the place of server a; no room"
+        );
+        let step =
+            json!({ "target": "b", "address": "b:1", "replaces": null, "in_place": true, "problem": "" });
+        assert_eq!(step_line(3, true, &step), "volume 3 would be completed at server b at b:1");
+        let cancelled = json!({ "target": "b", "address": "b:1", "reason": "it died", "stays": false });
+        assert_eq!(
+            cancelled_line(3, false, &cancelled),
+            "the copy of volume 3 to server b at b:1 is given up: it died"
+        );
+        let cancelled = json!({ "target": "b", "address": "b:1", "reason": "it died", "stays": true });
+        assert!(
+            cancelled_line(3, true, &cancelled).contains("keeps what it has, would be given up: it died")
+        );
+    }
 
     #[test]
     fn pages_end_even_if_the_server_repeats_itself() {

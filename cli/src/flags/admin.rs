@@ -75,13 +75,15 @@ pub enum VolumeCommand {
         /// Its number
         id: u32,
     },
-    /// Bring a sealed volume back to its number of copies: copies it, whole, to another server
+    /// Bring a sealed volume back to its number of copies: copies it to another server, or completes a copy where it is
     #[command(after_help = "\
 Examples:
   hay volume repair 3 --dry-run
   hay volume repair 3 && hay volume show 3
 
-It goes on in the background; `hay volume show` says which member is being filled. Asked again, it says what runs.")]
+It goes on in the background; `hay volume show` says which member is being filled or completed, and what keeps it from its
+end. Asked again, it says what runs; what gets nowhere is then given up where another server can take over, and it says so.
+No copy is given up that may be the only one of some content.")]
     Repair {
         /// Its number
         id: u32,

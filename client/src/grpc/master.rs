@@ -10,8 +10,8 @@ use hay_proto::v1;
 use tonic::Request;
 
 use crate::master::types::{
-    ClusterStatus, MasterMember, MastersChange, MastersChanged, NodeStatus, RepairPlan, RepairStep,
-    VolumeInfo, VolumeMember, VolumePage, WriteLease,
+    ClusterStatus, MasterMember, MastersChange, MastersChanged, NodeStatus, RepairCancelled, RepairPlan,
+    RepairStep, VolumeInfo, VolumeMember, VolumePage, WriteLease,
 };
 
 pub(crate) async fn lease_write(master: &DynMaster, avoid: Vec<VolumeId>) -> Result<WriteLease, Failure> {
@@ -83,10 +83,21 @@ pub(crate) async fn repair_volume(
             address: step.target_address,
             replaces: optional("repair_step.replaces", &step.replaces)?,
             running: step.running,
+            in_place: step.in_place,
+            problem: step.problem,
         })
     };
     let steps = reply.steps.into_iter().map(step).collect::<Result<_, _>>()?;
-    Ok(RepairPlan { steps, whole: reply.whole, wanted: reply.wanted, unsure: reply.unsure })
+    let cancelled = |cancelled: v1::RepairCancelled| -> Result<RepairCancelled, ConvertError> {
+        Ok(RepairCancelled {
+            target: NodeId::from_wire("repair_cancelled.target", &cancelled.target)?,
+            address: cancelled.target_address,
+            reason: cancelled.reason,
+            stays: cancelled.stays,
+        })
+    };
+    let cancelled = reply.cancelled.into_iter().map(cancelled).collect::<Result<_, _>>()?;
+    Ok(RepairPlan { steps, cancelled, whole: reply.whole, wanted: reply.wanted, unsure: reply.unsure })
 }
 
 pub(crate) async fn change_masters(
@@ -147,6 +158,8 @@ fn member(member: v1::VolumeMember) -> Result<VolumeMember, ConvertError> {
         filling: member.filling,
         alive: member.alive,
         incomplete: member.incomplete,
+        completing: member.completing,
+        problem: member.problem,
     })
 }
 

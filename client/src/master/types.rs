@@ -41,6 +41,10 @@ pub struct VolumeMember {
     pub alive: bool,
     /// It may lack needles.
     pub incomplete: bool,
+    /// It is being completed, or written anew, where it is, and still read from.
+    pub completing: bool,
+    /// What is wrong with its copy, for people; empty where nothing is.
+    pub problem: String,
 }
 
 /// One volume in the masters' map.
@@ -92,6 +96,23 @@ pub struct RepairStep {
     pub replaces: Option<NodeId>,
     /// It was under way already.
     pub running: bool,
+    /// It has a copy, or should have: that is completed, or written anew.
+    pub in_place: bool,
+    /// What has kept it from its end so far; empty where nothing has.
+    pub problem: String,
+}
+
+/// A fill that is given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepairCancelled {
+    /// Whose.
+    pub target: NodeId,
+    /// Where it answers.
+    pub address: String,
+    /// Why, for people.
+    pub reason: String,
+    /// Its copy stays one of the volume's.
+    pub stays: bool,
 }
 
 /// What a repair does.
@@ -99,6 +120,8 @@ pub struct RepairStep {
 pub struct RepairPlan {
     /// Who is filled; none where nothing is lacking.
     pub steps: Vec<RepairStep>,
+    /// What is given up first.
+    pub cancelled: Vec<RepairCancelled>,
     /// Whole copies now.
     pub whole: u32,
     /// How many there should be.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use hay_client::filer::{FilerStatus, Usage};
-use hay_client::master::{ClusterStatus, MasterMember, MastersChange, RepairStep, VolumeInfo};
+use hay_client::master::{
+    ClusterStatus, MasterMember, MastersChange, RepairCancelled, RepairStep, VolumeInfo,
+};
 use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::VolumeId;
 use hay_common::limits::{LIST_PAGE_DEFAULT, LIST_PAGE_MAX};
@@ -113,13 +115,24 @@ pub(super) async fn volume_repair(
     let id = volume_id(id)?;
     let dry_run = Query::parse(query)?.flag("dry_run")?;
     let plan = app.deps.master.repair_volume(id, dry_run).await?;
-    let step = |s: &RepairStep| json!({ "target": s.target, "address": s.address, "replaces": s.replaces, "running": s.running });
+    let step = |s: &RepairStep| {
+        json!({
+            "target": s.target,
+            "address": s.address,
+            "replaces": s.replaces,
+            "in_place": s.in_place,
+            "running": s.running,
+            "problem": s.problem,
+        })
+    };
+    let cancelled = |c: &RepairCancelled| json!({ "target": c.target, "address": c.address, "reason": c.reason, "stays": c.stays });
     let value = json!({
         "volume": id,
         "dry_run": dry_run,
         "whole": plan.whole,
         "wanted": plan.wanted,
         "unsure": plan.unsure,
+        "cancelled": plan.cancelled.iter().map(cancelled).collect::<Vec<_>>(),
         "steps": plan.steps.iter().map(step).collect::<Vec<_>>(),
     });
     Ok(reply::json(StatusCode::OK, &value))
@@ -217,7 +230,17 @@ fn filer_json(filer: &FilerStatus) -> Value {
 }
 
 fn volume_json(volume: &VolumeInfo) -> Value {
-    let member = |m: &hay_client::master::VolumeMember| json!({ "node": m.node, "address": m.address, "filling": m.filling, "alive": m.alive, "incomplete": m.incomplete });
+    let member = |m: &hay_client::master::VolumeMember| {
+        json!({
+            "node": m.node,
+            "address": m.address,
+            "filling": m.filling,
+            "completing": m.completing,
+            "alive": m.alive,
+            "incomplete": m.incomplete,
+            "problem": m.problem,
+        })
+    };
     json!({
         "id": volume.id,
         "epoch": volume.epoch,

@@ -1,7 +1,7 @@
 //! What the leader should propose, and what should go down to the volume servers.
 
 use hay_common::ids::{Epoch, NodeId, VolumeId};
-use hay_common::limits::HEARTBEAT_VOLUMES_MAX;
+use hay_common::limits::{HEARTBEAT_VOLUMES_MAX, VOLUME_CREATE_PATIENCE};
 use hay_common::model::VolumeState;
 
 use super::growth::growth;
@@ -47,8 +47,13 @@ pub fn decide(view: &View<'_>) -> Plan {
     plan
 }
 
-/// A volume opens once every member has it; members that don't are told again.
+/// A volume opens once every member has it; members that don't are told again. Where one is dead, or lives and can't make
+/// it, the volume is given up: no writer knows of it yet, and another one costs nothing.
 fn creating(view: &View<'_>, id: VolumeId, volume: &Volume, plan: &mut Plan) {
+    if volume.members.iter().any(|member| cannot_create(view, id, member.node)) {
+        plan.commands.push(Command::Abandon { volume: id, epoch: volume.epoch });
+        return;
+    }
     let mut everywhere = true;
     for member in &volume.members {
         let report = view.live.report(member.node, id, view.now);
@@ -67,15 +72,22 @@ fn creating(view: &View<'_>, id: VolumeId, volume: &Volume, plan: &mut Plan) {
     }
 }
 
+fn cannot_create(view: &View<'_>, id: VolumeId, node: NodeId) -> bool {
+    let asked = view.live.asked_to_create(node, id);
+    let is_late = asked.is_some_and(|at| view.now.saturating_sub(at) >= VOLUME_CREATE_PATIENCE);
+    view.live.report(node, id, view.now).is_none() && (!view.live.alive(node, view.now) || is_late)
+}
+
 /// A full volume is sealed, and one that a member took out of service for good. So is one of several replicas of which one
-/// can't be written to: nothing is acknowledged on it any more, and only sealed volumes are repaired.
+/// can't be written to, or has lost the end of what it had: only sealed volumes are compared and repaired.
 fn writable(view: &View<'_>, id: VolumeId, volume: &Volume, plan: &mut Plan) {
     if view.state.sealing(id).is_some() {
         return;
     }
     let reports = || volume.members.iter().filter_map(|member| view.live.report(member.node, id, view.now));
     let passed = reports().any(|report| report.state == VolumeState::Sealed || report.epoch > volume.epoch);
-    if passed || has_lost_a_replica(view, id, volume) || view.fill(id, volume) == Fill::Full {
+    let lacks = volume.members.len() > 1 && reports().any(|report| report.incomplete);
+    if passed || lacks || has_lost_a_replica(view, id, volume) || view.fill(id, volume) == Fill::Full {
         let fence = reports().map(|report| report.epoch).max().unwrap_or(Epoch(0));
         plan.commands.push(Command::Seal { volume: id, epoch: volume.epoch, fence });
     }
@@ -126,19 +138,26 @@ fn sealing(view: &View<'_>, id: VolumeId, epoch: Epoch, plan: &mut Plan) {
     }
 }
 
-/// A server is told to fill itself until it reports the volume sealed in the epoch of the repair.
+/// A server is told to fill itself until it reports the volume sealed in the epoch of the repair. Only one that is whole then
+/// takes another one's place.
 fn filling(view: &View<'_>, id: VolumeId, target: NodeId, replaces: Option<NodeId>, plan: &mut Plan) {
     let Some(volume) = view.state.volumes.get(&id) else { return };
     let report = view.live.report(target, id, view.now);
-    if report.is_some_and(|r| has_sealed(r, volume.epoch) && r.read_only_reason.is_none()) {
-        plan.commands.push(Command::Filled { volume: id, epoch: volume.epoch, target });
+    if let Some(report) = report.filter(|r| has_sealed(r, volume.epoch) && r.read_only_reason.is_none()) {
+        let epoch = volume.epoch;
+        plan.commands.push(match report.incomplete {
+            false => Command::Filled { volume: id, epoch, target },
+            true => Command::FilledInPart { volume: id, epoch, target },
+        });
         return;
     }
     let is_source = |node: NodeId| node != target && view.live.report(node, id, view.now).is_some();
-    let whole = volume.members.iter().filter(|member| member.part == Part::Replica);
+    let replicas = volume.members.iter().filter(|member| member.part == Part::Replica);
     let sources: Vec<_> =
-        whole.filter(|m| is_source(m.node)).map(|member| view.state.peer(member.node)).collect();
-    if sources.is_empty() || !view.live.due(target, id, volume.epoch, view.now) {
+        replicas.filter(|m| is_source(m.node)).map(|member| view.state.peer(member.node)).collect();
+    // One whose file can't be written to is written anew, from what can be read of it where nobody else has it.
+    let has_own = report.is_some_and(|report| report.read_only_reason.is_some());
+    if sources.is_empty() && !has_own || !view.live.due(target, id, volume.epoch, view.now) {
         return;
     }
     let members = volume.members.iter().filter(|member| Some(member.node) != replaces);

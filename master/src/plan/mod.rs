@@ -1,6 +1,7 @@
 //! What the leader should do next, and what it may lease: functions of the state and of what heartbeats say.
 
 mod confirm;
+mod copies;
 mod decide;
 mod growth;
 mod lease;
@@ -12,7 +13,7 @@ mod tests;
 pub use confirm::confirm;
 pub use decide::{Plan, decide};
 pub use lease::{Shortage, covers_all, select, shortage};
-pub use repair::{Irreparable, Repair, RepairStep, repair};
+pub use repair::{Cancelled, Irreparable, Repair, RepairStep, repair};
 
 use hay_common::ids::VolumeId;
 use hay_common::limits;

@@ -31,8 +31,11 @@ impl State {
             Command::Repair { volume, epoch, target, replaces } => {
                 self.repair(volume, epoch, target, replaces)
             }
-            Command::Filled { volume, epoch, target } => self.filled(volume, epoch, target),
+            Command::Filled { volume, epoch, target } => self.filled(volume, epoch, target, true),
+            Command::FilledInPart { volume, epoch, target } => self.filled(volume, epoch, target, false),
             Command::CancelFill { volume, target } => self.cancel_fill(volume, target),
+            Command::Complete { volume, epoch, target } => self.complete(volume, epoch, target),
+            Command::Abandon { volume, epoch } => self.abandon(volume, epoch),
         };
         done.unwrap_or_else(Outcome::Refused)
     }
@@ -143,6 +146,10 @@ impl State {
         }
         let is_member = |node: NodeId| volume.members.iter().any(|member| member.node == node);
         let is_source = |m: &Member| m.part == Part::Replica && m.node != target && Some(m.node) != replaces;
+        if volume.members.iter().any(|m| m.part == Part::Completing && Some(m.node) == replaces) {
+            // Its own fill would go on without it.
+            return Err(Refusal::Passed);
+        }
         if replaces.is_some_and(|node| node == target || !is_member(node))
             || !volume.members.iter().any(is_source)
         {
@@ -172,7 +179,14 @@ impl State {
         found.ok_or(Refusal::Passed)
     }
 
-    fn filled(&mut self, id: VolumeId, epoch: Epoch, target: NodeId) -> Result<Outcome, Refusal> {
+    /// Who is replaced leaves only when the target is whole: until then it may be the only one that has some needle.
+    fn filled(
+        &mut self,
+        id: VolumeId,
+        epoch: Epoch,
+        target: NodeId,
+        is_whole: bool,
+    ) -> Result<Outcome, Refusal> {
         let (number, replaces) = self.fill_job(id, target)?;
         let volume = self.volumes.get_mut(&id).ok_or(Refusal::UnknownVolume)?;
         if volume.epoch != epoch {
@@ -181,7 +195,9 @@ impl State {
         for member in volume.members.iter_mut().filter(|member| member.node == target) {
             member.part = Part::Replica;
         }
-        volume.members.retain(|member| Some(member.node) != replaces);
+        if is_whole {
+            volume.members.retain(|member| Some(member.node) != replaces);
+        }
         self.jobs.remove(&number);
         self.touch(id);
         Ok(Outcome::Done)
@@ -190,9 +206,40 @@ impl State {
     fn cancel_fill(&mut self, id: VolumeId, target: NodeId) -> Result<Outcome, Refusal> {
         let (number, _) = self.fill_job(id, target)?;
         let volume = self.volumes.get_mut(&id).ok_or(Refusal::UnknownVolume)?;
-        volume.members.retain(|member| member.node != target);
+        match volume.members.iter_mut().find(|m| m.node == target && m.part == Part::Completing) {
+            Some(member) => member.part = Part::Replica,
+            None => volume.members.retain(|member| member.node != target),
+        }
         self.jobs.remove(&number);
         self.touch(id);
+        Ok(Outcome::Done)
+    }
+
+    fn complete(&mut self, id: VolumeId, epoch: Epoch, target: NodeId) -> Result<Outcome, Refusal> {
+        let taken = self.fills(id).any(|(filled, whose)| filled == target || whose == Some(target));
+        let volume = self.volumes.get_mut(&id).ok_or(Refusal::UnknownVolume)?;
+        if volume.state != VolumeState::Sealed || volume.epoch != epoch || taken {
+            return Err(Refusal::Passed);
+        }
+        let next = Epoch(epoch.0.checked_add(1).ok_or(Refusal::Limit)?);
+        let member = volume.members.iter_mut().find(|m| m.node == target && m.part == Part::Replica);
+        member.ok_or(Refusal::Invalid)?.part = Part::Completing;
+        volume.epoch = next;
+        self.last_job += 1;
+        self.jobs.insert(self.last_job, Job::Fill { volume: id, target, replaces: None });
+        self.touch(id);
+        Ok(Outcome::Done)
+    }
+
+    /// Its id is never given again, so whoever has made it already holds a stranger's empty file.
+    fn abandon(&mut self, id: VolumeId, epoch: Epoch) -> Result<Outcome, Refusal> {
+        let volume = self.volumes.get(&id).ok_or(Refusal::UnknownVolume)?;
+        if volume.state != VolumeState::Creating || volume.epoch != epoch {
+            return Err(Refusal::Passed);
+        }
+        self.changes.remove(&volume.changed);
+        self.volumes.remove(&id);
+        self.open.remove(&id);
         Ok(Outcome::Done)
     }
 

@@ -56,8 +56,9 @@ pub enum Command {
         /// The epoch that fences it.
         epoch: Epoch,
     },
-    /// Begins to fill a server of a sealed volume: a new one, or a member that lacks needles. The volume's epoch grows, so
-    /// that what reports of it come from before are told apart.
+    /// Begins to fill a further server of a sealed volume. The volume's epoch grows, so that what reports of it come from
+    /// before are told apart. (A target that is a member already ceases to be a replica: no plan says so any more, see
+    /// [`Command::Complete`].)
     Repair {
         /// Which volume.
         volume: VolumeId,
@@ -68,7 +69,7 @@ pub enum Command {
         /// Whose place it takes once it is filled.
         replaces: Option<NodeId>,
     },
-    /// The target holds what its sources hold, on disk.
+    /// The target holds what its sources hold, on disk, and one of them knew of every needle.
     Filled {
         /// Which volume.
         volume: VolumeId,
@@ -77,12 +78,40 @@ pub enum Command {
         /// Who was filled.
         target: NodeId,
     },
-    /// Gives a fill up; its target is no member any more.
+    /// Gives a fill up. Its target is no member any more, unless it was one before and was being completed: that is a
+    /// replica again, with what it holds.
     CancelFill {
         /// Which volume.
         volume: VolumeId,
         /// Who was to be filled.
         target: NodeId,
+    },
+    /// Begins to complete a member of a sealed volume where it is, or to write it anew there. It stays one that is read from.
+    /// The epoch grows as by [`Command::Repair`].
+    Complete {
+        /// Which volume.
+        volume: VolumeId,
+        /// Its epoch; another one means that its members have changed since this was planned.
+        epoch: Epoch,
+        /// Which member.
+        target: NodeId,
+    },
+    /// The target holds what its sources could give, and may lack needles all the same. It is a replica; whose place it was to
+    /// take stays a member, for it may have them.
+    FilledInPart {
+        /// Which volume.
+        volume: VolumeId,
+        /// The epoch that the target has reported.
+        epoch: Epoch,
+        /// Who was filled.
+        target: NodeId,
+    },
+    /// Gives up a volume that was never opened. Nothing was ever written to it: no writer knew of it.
+    Abandon {
+        /// Which volume.
+        volume: VolumeId,
+        /// Its epoch.
+        epoch: Epoch,
     },
 }
 

@@ -36,6 +36,16 @@ pub enum Part {
     Replica,
     /// It is being copied there: counts for neither reads nor redundancy.
     Filling,
+    /// It was a replica, and lacks needles or can't be written to: it is completed, or written anew, where it is. It is still
+    /// read from, for it may hold what nobody else has; it is no source of others before that has ended.
+    Completing,
+}
+
+impl Part {
+    /// Whether what is there is read from.
+    pub fn is_copy(self) -> bool {
+        matches!(self, Self::Replica | Self::Completing)
+    }
 }
 
 /// One server of a volume. The first is the primary.
@@ -94,7 +104,7 @@ pub enum Job {
         /// The epoch that fences it.
         epoch: Epoch,
     },
-    /// Fill a server of a sealed volume from its whole replicas.
+    /// Fill a server of a sealed volume from its replicas: a new one, or a member that is completed where it is.
     Fill {
         /// Which volume.
         volume: VolumeId,
@@ -184,15 +194,15 @@ impl State {
         Peer { node, address }
     }
 
-    /// The whole replicas of a volume, the primary first.
+    /// The replicas of a volume, the primary first; those that are being completed last.
     pub fn peers(&self, volume: &Volume) -> Vec<Peer> {
-        let replicas = volume.members.iter().filter(|member| member.part == Part::Replica);
-        replicas.map(|member| self.peer(member.node)).collect()
+        let of = |part| volume.members.iter().filter(move |member| member.part == part);
+        of(Part::Replica).chain(of(Part::Completing)).map(|member| self.peer(member.node)).collect()
     }
 
-    /// The addresses of a volume's replicas, the primary first.
+    /// The addresses of a volume's replicas, in the same order.
     pub fn addresses(&self, volume: &Volume) -> Vec<String> {
-        let replicas = volume.members.iter().filter(|member| member.part == Part::Replica);
-        replicas.filter_map(|member| self.nodes.get(&member.node)).map(|node| node.address.clone()).collect()
+        let is_known = |peer: &Peer| self.nodes.contains_key(&peer.node);
+        self.peers(volume).into_iter().filter(is_known).map(|peer| peer.address).collect()
     }
 }

@@ -37,6 +37,8 @@ fn any_command() -> impl Strategy<Value = Command> {
             fence
         }),
         (volume, epoch).prop_map(|(volume, epoch)| Command::Sealed { volume, epoch }),
+        (0u32..12, 0u64..5)
+            .prop_map(|(volume, epoch)| Command::Abandon { volume: VolumeId(volume), epoch: Epoch(epoch) }),
         (0u8..3).prop_map(|replicas| Command::Configure(Configuration { replicas })),
     ]
 }
@@ -93,6 +95,16 @@ fn golden_bytes_of_commands() {
     let mut expected = vec![1, 2, 1, 0, 1, 0, 0, 1, 16];
     expected.extend([9; 16]);
     assert_eq!(create.encode().unwrap().as_ref(), expected);
+    let complete = Command::Complete {
+        volume: VolumeId(7),
+        epoch: Epoch(2),
+        target: NodeId::from_slice(&[9; 16]).unwrap(),
+    };
+    let mut expected = vec![1, 9, 7, 2, 16];
+    expected.extend([9; 16]);
+    assert_eq!(complete.encode().unwrap().as_ref(), expected);
+    let abandon = Command::Abandon { volume: VolumeId(7), epoch: Epoch(1) };
+    assert_eq!(abandon.encode().unwrap().as_ref(), [1, 11, 7, 1]);
     assert_eq!(Command::decode(&[2, 0]), Err(DecodeError::NewerVersion(2)));
     assert_eq!(Command::decode(&[]), Err(DecodeError::Malformed));
     assert_eq!(Command::decode(&[1, 4, 7, 0xac, 2, 2, 0]), Err(DecodeError::Malformed));

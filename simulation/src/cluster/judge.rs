@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::StreamExt;
-use hay_client::master::VolumeInfo;
+use hay_client::master::{VolumeInfo, VolumeMember};
 use hay_common::error::Failure;
 use hay_common::ids::{NeedleKey, VolumeId};
 use hay_common::model::VolumeState;
@@ -132,14 +132,14 @@ async fn what_was_acknowledged_is_there(world: &World, client: &Client, when: &s
     world.history.violation(format_args!("{when}: {count} needles, {first:?} among them: {why}"));
 }
 
-/// Whether every whole member of its volume gives the needle.
+/// Whether every whole member of its volume gives the needle. One that is being completed need not.
 async fn is_whole(
     client: &Client,
     volumes: &BTreeMap<VolumeId, VolumeInfo>,
     needle: &Needle,
 ) -> Result<(), String> {
     let info = volumes.get(&needle.volume).ok_or("its volume is not in the map")?;
-    let whole: Vec<_> = info.members.iter().filter(|member| !member.filling).collect();
+    let whole: Vec<_> = info.members.iter().filter(|member| is_whole_member(member)).collect();
     if whole.is_empty() {
         return Err("its volume has no whole member".to_owned());
     }
@@ -156,6 +156,10 @@ async fn is_whole(
     Ok(())
 }
 
+fn is_whole_member(member: &VolumeMember) -> bool {
+    !member.filling && !member.completing
+}
+
 /// Has every sealed volume repaired that lacks a copy. Whether there was any.
 async fn repair_all(world: &World, client: &Client) -> bool {
     let began = world.time.now();
@@ -167,7 +171,8 @@ async fn repair_all(world: &World, client: &Client) -> bool {
                 let sealed: Vec<_> =
                     volumes.into_values().filter(|info| info.state == VolumeState::Sealed).collect();
                 world.history.sealed.store(sealed.len(), Ordering::Relaxed);
-                let lacks = |info: &VolumeInfo| info.members.iter().filter(|m| !m.filling).count() < 2;
+                let lacks =
+                    |info: &VolumeInfo| info.members.iter().filter(|m| is_whole_member(m)).count() < 2;
                 lacking.extend(sealed.iter().filter(|info| lacks(info)).map(|info| info.id));
             }
             Err(failure) => world.trace.note(format_args!("judge: no map: {failure}")),

@@ -91,6 +91,8 @@ pub(crate) fn volume_report(info: VolumeInfo) -> v1::VolumeReport {
         filling: info.filling,
         failed_replica: info.failed_replica.map(|node| node.to_wire()).unwrap_or_default(),
         incomplete: info.incomplete,
+        fill_problem: info.fill_problem.unwrap_or_default(),
+        fill_failures: info.fill_failures,
     }
 }
 

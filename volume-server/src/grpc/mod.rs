@@ -2,7 +2,7 @@
 
 mod append;
 pub(crate) mod copy;
-mod failure;
+pub(crate) mod failure;
 pub(crate) mod heartbeat;
 mod read;
 pub(crate) mod replicate;
@@ -86,7 +86,7 @@ impl Volume for VolumeServer {
         let ready = self.ready();
         let space = self.store.space();
         let volumes = self.replication.infos().into_iter().map(heartbeat::volume_report);
-        let volumes = volumes.chain(self.store.broken().map(broken_report)).collect();
+        let volumes = volumes.chain(self.store.broken().iter().map(broken_report)).collect();
         let durability = match self.store.durability() {
             Durability::Sync => "sync",
             Durability::Async => "async",

@@ -76,6 +76,8 @@ impl VolumeServer {
         let length = self.store.length(wanted.volume, wanted.key, wanted.cookie);
         let length = length.map_err(|error| match error {
             ReadError::Absent(id) if !self.replication.may_say_absent(id) => ReadError::Unconfirmed(id),
+            // It is being copied from those that are to be asked.
+            ReadError::Lost(id) if self.store.filling_in(id).is_some() => ReadError::Unconfirmed(id),
             error => error,
         });
         length.map_err(failure::read)

@@ -17,7 +17,7 @@ use tonic::{Request, Streaming};
 use super::append::{Grouped, invalid, next, receive};
 use super::failure;
 use crate::server::VolumeServer;
-use crate::store::{AppendError, NewNeedle};
+use crate::store::{Answers, AppendError, NewNeedle};
 
 /// Sends small needles; one result each, in their order.
 pub(crate) async fn send_batch(
@@ -115,7 +115,26 @@ impl VolumeServer {
                 Err(failure) => grouped.refuse(failure),
             }
         }
-        Ok(grouped.append(|volume, needles| self.store.append(volume, needles)).await)
+        Ok(grouped.append(|volume, needles| self.stored(volume, needles)).await)
+    }
+
+    /// A replica that was sealed in a higher epoch says so, and not that it can't be written to: that would be a failure.
+    async fn stored(&self, volume: VolumeId, needles: Vec<NewNeedle>) -> Answers {
+        let epochs: Vec<Epoch> = needles.iter().map(NewNeedle::epoch).collect();
+        let answers = self.store.append(volume, needles).await.into_iter().zip(epochs);
+        answers.map(|(answer, given)| answer.map_err(|error| self.fenced(given, error))).collect()
+    }
+
+    fn fenced(&self, given: Epoch, error: AppendError) -> AppendError {
+        match error {
+            AppendError::Sealed(volume) => match self.store.state(volume) {
+                Some(state) if state.epoch > given => {
+                    AppendError::StaleEpoch { volume, given, current: state.epoch }
+                }
+                _ => error,
+            },
+            error => error,
+        }
     }
 
     fn followed(&self, from: NodeId, sent: v1::ReplicateItem) -> Result<(VolumeId, NewNeedle), Failure> {
@@ -148,18 +167,19 @@ impl VolumeServer {
         let (volume, epoch) = (VolumeId(head.volume), Epoch(head.epoch));
         let key = NeedleKey::from_wire("append_head.key", &head.key)?;
         self.replication.may_follow(volume, from).map_err(failure::append)?;
-        self.store.may_append(volume, epoch).map_err(failure::append)?;
+        let allowed = self.store.may_append(volume, epoch);
+        allowed.map_err(|error| failure::append(self.fenced(epoch, error)))?;
         // A budget of its own: two servers whose writers' streams wait for each other's room would wait for ever.
         let permits = self.replica_budget.clone().acquire_many_owned(head.length).await;
         let _budget = permits.map_err(|_| failure::append(AppendError::Closing))?;
         let (data, crc) = receive(parts, length).await?;
         let needle = NewNeedle::new(epoch, key, Cookie(head.cookie), head.codec, data, Some(crc))
             .map_err(failure::append)?;
-        let answer = self.store.append(volume, vec![needle]).await.pop();
+        let answer = self.stored(volume, vec![needle]).await.pop();
         answer.unwrap_or(Err(AppendError::Closing)).map_err(failure::append)
     }
 
-    /// A page of names, for a replica that is being filled. Only a whole, sealed replica is a source.
+    /// A page of names, for a replica that is being filled. Only a confirmed replica that takes nothing any more is a source.
     pub(super) async fn list_names(
         &self,
         request: v1::ListNeedlesRequest,
@@ -169,8 +189,7 @@ impl VolumeServer {
             None => None,
             Some(name) => Some((NeedleKey::from_wire("listed_needle.key", &name.key)?, Cookie(name.cookie))),
         };
-        let is_sealed = self.store.state(volume).is_some_and(|state| state.sealed.is_some());
-        if !is_sealed || !self.replication.may_say_absent(volume) {
+        if !self.replication.may_list(volume) {
             let text = format!("volume {volume} is not a sealed and confirmed replica here");
             return Err(Failure::new(ErrorCode::Unavailable, text));
         }

@@ -184,6 +184,8 @@ impl Replication {
             // The replica is well and has said no to this needle. It is not acknowledged, and that is all.
             ErrorCode::NeedleExists => AppendError::Exists { volume: id },
             ErrorCode::Overloaded => AppendError::Overloaded(id),
+            // It has taken a seal: it is well, the masters know, and so will this server. Each append asks it again.
+            ErrorCode::StaleEpoch => AppendError::ReplicaRefused { volume: id, reason: failure.message },
             ErrorCode::DigestMismatch | ErrorCode::TooLarge | ErrorCode::InvalidArgument => {
                 AppendError::ReplicaRefused { volume: id, reason: failure.message }
             }

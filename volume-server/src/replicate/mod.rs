@@ -7,6 +7,7 @@
 mod fan_out;
 mod fill;
 mod lane;
+mod outcome;
 pub(crate) mod standing;
 #[cfg(test)]
 mod tests;
@@ -54,8 +55,8 @@ pub(crate) struct Confirmation {
 struct Entry {
     standing: Standing,
     lanes: Vec<Arc<Lane>>,
-    /// Why it could not be filled.
-    fill_failed: Option<String>,
+    /// How it was filled.
+    filled: outcome::Filled,
 }
 
 /// What this server knows of its volumes' replicas.
@@ -153,17 +154,30 @@ impl Replication {
                 entry.lanes.clear();
             }
         }
-        let is_behind = own.epoch < *epoch || own.sealed.is_none();
-        *state == VolumeState::Sealed && *part == Part::Whole && !own.filling && is_behind
+        let is_behind = !own.filling && (own.epoch < *epoch || own.sealed.is_none());
+        let is_replica = *state == VolumeState::Sealed && *part == Part::Whole;
+        is_replica && (is_behind || self.is_fill_given_up(*volume, *epoch))
     }
 
-    /// Takes in all that a master says. A replica that was away while its volume was sealed takes the epoch and the seal now.
-    /// Blocks where it does.
+    /// Whether a replica, in an epoch that a master has said, is still being filled here: the masters have given that up. One
+    /// that was said before the fill began is of an earlier epoch.
+    fn is_fill_given_up(&self, id: VolumeId, epoch: Epoch) -> bool {
+        self.store.filling_in(id).is_some_and(|begun| begun <= epoch)
+    }
+
+    /// Takes in all that a master says. A replica that was away while its volume was sealed takes the epoch and the seal now,
+    /// and one whose fill was given up is what it was before. Blocks where it does.
     pub fn confirm(&self, confirmation: &Confirmation) -> Result<(), StoreError> {
-        match self.hear(confirmation) {
-            true => self.store.seal(confirmation.volume, confirmation.epoch),
-            false => Ok(()),
+        if !self.hear(confirmation) {
+            return Ok(());
         }
+        let Confirmation { volume, epoch, .. } = *confirmation;
+        if self.is_fill_given_up(volume, epoch) {
+            self.store.abort_fill(volume)?;
+            self.entry(volume).lock().filled = outcome::Filled::default();
+            self.news.notify_one();
+        }
+        self.store.seal(volume, epoch)
     }
 
     /// The masters refuse this server: another process speaks as it, or it is another cluster's. What the map says of its
@@ -214,14 +228,29 @@ impl Replication {
         }
     }
 
+    /// How long ago a master last answered.
+    fn heard_ago(&self) -> Option<Duration> {
+        self.heard.borrow().map(|at| self.clock.monotonic().saturating_sub(at))
+    }
+
     /// Whether a needle that is not held here is nowhere.
     pub fn may_say_absent(&self, id: VolumeId) -> bool {
         let Some(state) = self.store.state(id) else { return false };
         if is_sole(&state) {
             return self.may_alone(id).is_ok();
         }
-        let heard = self.heard.borrow().map(|at| self.clock.monotonic().saturating_sub(at));
+        let heard = self.heard_ago();
         self.known(id).is_some_and(|entry| entry.lock().standing.may_say_absent(&state, heard))
+    }
+
+    /// Whether other servers may copy what is held here.
+    pub fn may_list(&self, id: VolumeId) -> bool {
+        let Some(state) = self.store.state(id) else { return false };
+        let heard = self.heard_ago();
+        match self.known(id) {
+            Some(entry) => entry.lock().standing.may_list(&state, heard),
+            None => Standing::default().may_list(&state, heard),
+        }
     }
 
     /// Why nothing is acknowledged on a volume in `epoch`, because a replica has failed.
@@ -257,9 +286,8 @@ impl Replication {
                 info.read_only = info.read_only.take().or_else(|| Some(stopped.reason.clone()));
                 info.failed_replica = Some(stopped.node);
             }
-            if info.filling && info.read_only.is_none() {
-                info.read_only = entry.fill_failed.clone();
-            }
+            info.fill_problem = entry.filled.problem.clone();
+            info.fill_failures = entry.filled.own_failures;
         }
         infos
     }

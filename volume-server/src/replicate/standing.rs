@@ -99,6 +99,16 @@ impl Standing {
         }
     }
 
+    /// Whether its names may be copied from here: a replica that takes nothing any more, and was not left behind. One that
+    /// can't be written to need not have persisted the epoch and the seal for that.
+    pub fn may_list(&self, state: &State, heard: Option<Duration>) -> bool {
+        let is_closed = state.sealed.is_some() || state.read_only.is_some();
+        let is_replica = state.read_only.is_some()
+            && self.confirmed_as(Part::Whole).is_some()
+            && heard.is_some_and(|ago| ago < HEARTBEAT_TIMEOUT);
+        is_closed && !state.filling && (is_replica || self.may_say_absent(state, heard))
+    }
+
     /// Whether what is not held here is nowhere. `heard`: how long ago a master last answered. A server that no master
     /// has answered for longer than they wait for it may have been left behind meanwhile.
     pub fn may_say_absent(&self, state: &State, heard: Option<Duration>) -> bool {

@@ -16,29 +16,52 @@ use super::queue::{Answers, Control, NewNeedle};
 use super::recover::{self, Opened};
 use super::{Store, volume::Volume};
 
+/// What a fill finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// The volume takes what is lacking.
+    Filling,
+    /// It is written anew: what can be read of the old file is to be copied too.
+    Anew,
+    /// It has been filled in this epoch.
+    Done,
+}
+
 impl Store {
-    /// Makes the volume, or opens a sealed one again, to be filled. Repeatable. Blocks.
+    /// Makes the volume, or opens a sealed one again, to be filled. One that can't be written to any more is written anew.
+    /// Repeatable. Blocks.
     ///
     /// # Errors
-    /// `ClassDiffers`; `NotFillable` where it was damaged or its disk failed here; I/O.
+    /// `ClassDiffers`; `NotFillable` where it has gone on to a later epoch; I/O.
     pub fn begin_fill(
         &self,
         id: VolumeId,
         epoch: Epoch,
         class: SizeClass,
         members: &[NodeId],
-    ) -> Result<(), StoreError> {
-        let Some(volume) = self.volume(id) else { return self.make(id, epoch, class, members, true) };
+    ) -> Result<Begun, StoreError> {
+        let anew = || self.begin_rebuild(id, epoch, class, members).map(|()| Begun::Anew);
+        if self.broken.read().contains_key(&id) {
+            return anew();
+        }
+        let Some(volume) = self.volume(id) else {
+            return self.make(id, epoch, class, members, true).map(|()| Begun::Filling);
+        };
         if volume.class != class {
             return Err(StoreError::ClassDiffers(id));
         }
         let state = volume.state.load_full();
-        if let Some(reason) = &state.read_only {
-            return Err(StoreError::NotFillable { volume: id, reason: reason.clone() });
+        let is_fit = state.read_only.is_none();
+        if is_fit && state.sealed.is_some() && !state.filling && state.epoch >= epoch {
+            // Said once more, when the report of its end was under way.
+            return Ok(Begun::Done);
         }
         if state.epoch > epoch {
             let reason = format!("it has seen epoch {}, the fill is of {epoch}", state.epoch);
             return Err(StoreError::NotFillable { volume: id, reason });
+        }
+        if !is_fit {
+            return anew();
         }
         let paths = VolumePaths::new(&self.shared.config.dir, id);
         // Takes no appends of writers any more, if it still did: those that wait are answered before. In its own epoch:
@@ -53,7 +76,7 @@ impl Store {
             state.sealed = None;
         });
         marked.at(&paths.state)?;
-        self.open_again(id, &paths)
+        self.open_again(id, &paths).map(|()| Begun::Filling)
     }
 
     /// In place of the object whose appender has ended. Who reads through the old one still may: its file only grows.
@@ -72,10 +95,21 @@ impl Store {
         }
     }
 
+    /// What a fill appends to.
+    pub(super) fn growing(&self, id: VolumeId) -> Option<Arc<Volume>> {
+        self.rebuilt(id).or_else(|| self.volume(id))
+    }
+
+    /// In which epoch a volume is being filled here.
+    pub fn filling_in(&self, id: VolumeId) -> Option<Epoch> {
+        let state = self.growing(id)?.state.load_full();
+        state.filling.then_some(state.epoch)
+    }
+
     /// Appends needles to a volume that is being filled.
     pub async fn fill(&self, id: VolumeId, needles: Vec<NewNeedle>) -> Answers {
         let count = needles.len();
-        let submitted = match self.volume(id) {
+        let submitted = match self.growing(id) {
             Some(volume) if !volume.state.load().filling => Err(AppendError::Sealed(id)),
             Some(volume) => volume.submit(needles),
             None => Err(AppendError::NoVolume(id)),
@@ -86,12 +120,15 @@ impl Store {
         }
     }
 
-    /// Seals a filled volume; from now on it is a replica like any. `incomplete`: its sources may have lost needles.
-    /// Blocks.
+    /// Seals a filled volume; from now on it is a replica like any. `incomplete`: it may lack needles that its sources could
+    /// not give, or have lost. Blocks.
     ///
     /// # Errors
     /// `NoVolume`, I/O: it is still filling then.
     pub fn finish_fill(&self, id: VolumeId, epoch: Epoch, incomplete: bool) -> Result<(), StoreError> {
+        if let Some(new) = self.rebuilt(id) {
+            return self.finish_rebuild(&new, epoch, incomplete);
+        }
         let volume = self.volume(id).ok_or(StoreError::NoVolume(id))?;
         seal_filled(&volume, epoch)?;
         let done = volume.change_state(|state| {
@@ -100,9 +137,30 @@ impl Store {
         });
         done.at(&volume.paths.state)
     }
+
+    /// Gives a fill up: the volume is a replica again with what it has got, which is marked as not being all. Repeatable.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// I/O: it is still filling then.
+    pub fn abort_fill(&self, id: VolumeId) -> Result<(), StoreError> {
+        self.abort_rebuild(id)?;
+        let Some(volume) = self.volume(id) else { return Ok(()) };
+        let state = volume.state.load_full();
+        if !state.filling {
+            return Ok(());
+        }
+        seal_filled(&volume, state.epoch)?;
+        let done = volume.change_state(|state| {
+            // It may have ended meanwhile, with all of it.
+            state.incomplete |= state.filling;
+            state.filling = false;
+        });
+        done.at(&volume.paths.state)
+    }
 }
 
-fn seal_filled(volume: &Arc<Volume>, epoch: Epoch) -> Result<(), StoreError> {
+pub(super) fn seal_filled(volume: &Arc<Volume>, epoch: Epoch) -> Result<(), StoreError> {
     let (done, sealed) = mpsc::sync_channel(1);
     if volume.queue.control(Control::Seal { epoch, done }) {
         volume.take_turn();

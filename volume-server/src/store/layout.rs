@@ -8,6 +8,8 @@
 //! DIR/00000007.state        its epoch, whether it is sealed or read-only
 //! DIR/00000007.checkpoint   its index, as of some length
 //! DIR/00000007.torn-5000    what recovery cut off at offset 5000, kept for people
+//! DIR/00000007.anew.*       the same three files of a copy that is written anew beside one that can't be written to
+//! DIR/00000007.replaced-ID  its data before that, where the new one, of that incarnation, may lack needles; for people
 //! ```
 
 use std::collections::BTreeSet;
@@ -15,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use hay_common::disk::{Disk, OpenMode, atomic_publish, read_exact_at};
-use hay_common::ids::{ClusterId, NodeId, VolumeId};
+use hay_common::ids::{ClusterId, Incarnation, NodeId, VolumeId};
 use hay_common::random::Random;
 
 use super::error::{At, StoreError};
@@ -37,7 +39,15 @@ pub(crate) struct VolumePaths {
 
 impl VolumePaths {
     pub fn new(dir: &Path, volume: VolumeId) -> Self {
-        let stem = format!("{:08}", volume.0);
+        Self::with_stem(dir, format!("{:08}", volume.0))
+    }
+
+    /// Of a copy that is written anew, until it takes its place.
+    pub fn anew(dir: &Path, volume: VolumeId) -> Self {
+        Self::with_stem(dir, format!("{:08}.anew", volume.0))
+    }
+
+    fn with_stem(dir: &Path, stem: String) -> Self {
         Self {
             dir: dir.to_owned(),
             data: dir.join(format!("{stem}.vol")),
@@ -50,6 +60,11 @@ impl VolumePaths {
     pub fn torn(&self, offset: u64, attempt: u32) -> PathBuf {
         let again = if attempt == 0 { String::new() } else { format!("-{attempt}") };
         self.dir.join(format!("{}.torn-{offset}{again}", self.stem))
+    }
+
+    /// Of the data that another writing of the volume has replaced.
+    pub fn replaced(&self, by: Incarnation) -> PathBuf {
+        self.dir.join(format!("{}.replaced-{by}", self.stem))
     }
 }
 
@@ -138,6 +153,17 @@ pub(crate) fn data_files(
         let stem = name.to_str()?.strip_suffix(".vol")?;
         if stem.len() < 8 { None } else { stem.parse().ok().map(VolumeId) }
     }))
+}
+
+/// The volumes of which there are files that were written anew.
+pub(crate) fn anew(disk: &dyn Disk, dir: &Path) -> Result<BTreeSet<VolumeId>, StoreError> {
+    let names = disk.read_dir(dir).at(dir)?;
+    let volume = |name: PathBuf| {
+        let (stem, ending) = name.to_str()?.split_once(".anew.")?;
+        let is_one = ["vol", "state", "checkpoint"].contains(&ending);
+        if is_one { stem.parse().ok().map(VolumeId) } else { None }
+    };
+    Ok(names.into_iter().filter_map(volume).collect())
 }
 
 /// The volumes that were made here and not removed.

@@ -12,6 +12,7 @@ mod names;
 mod parts;
 mod queue;
 mod read;
+mod rebuild;
 mod recover;
 mod space;
 mod upkeep;
@@ -36,6 +37,7 @@ use tokio::task::JoinHandle;
 
 pub use config::StoreConfig;
 pub use error::{AppendError, ReadError, StoreError};
+pub use fill::Begun;
 pub use names::Names;
 pub use parts::NeedleParts;
 pub use queue::{Answers, NewNeedle};
@@ -56,7 +58,9 @@ pub struct Store {
     node: NodeId,
     shared: Arc<Shared>,
     volumes: RwLock<HashMap<VolumeId, Arc<Volume>>>,
-    broken: HashMap<VolumeId, BrokenVolume>,
+    broken: RwLock<HashMap<VolumeId, BrokenVolume>>,
+    /// Volumes that are written anew beside files that can't be written to.
+    rebuilds: RwLock<HashMap<VolumeId, Arc<Volume>>>,
     random: SharedRandom,
     reads: Arc<Semaphore>,
     /// One creation at a time: each rewrites the inventory.
@@ -89,7 +93,8 @@ impl Store {
             node,
             shared,
             volumes: RwLock::new(volumes),
-            broken,
+            broken: RwLock::new(broken),
+            rebuilds: RwLock::default(),
             random,
             reads: Arc::new(Semaphore::new(BLOCKING_READS_MAX)),
             creation: Mutex::new(()),
@@ -144,7 +149,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let _one_at_a_time = self.creation.lock();
         let paths = VolumePaths::new(&self.shared.config.dir, id);
-        if let Some(broken) = self.broken.get(&id) {
+        if let Some(broken) = self.broken.read().get(&id) {
             return Err(StoreError::Unusable { path: paths.data, reason: broken.reason.clone() });
         }
         if let Some(volume) = self.volume(id) {
@@ -280,7 +285,7 @@ impl Store {
     }
 
     fn readable(&self, id: VolumeId) -> Result<Arc<Volume>, ReadError> {
-        self.volume(id).ok_or_else(|| match self.broken.get(&id) {
+        self.volume(id).ok_or_else(|| match self.broken.read().get(&id) {
             Some(broken) => ReadError::Broken { volume: id, reason: broken.reason.clone() },
             None => ReadError::NoVolume(id),
         })
@@ -289,13 +294,20 @@ impl Store {
     /// All open volumes, by id.
     pub fn infos(&self) -> Vec<VolumeInfo> {
         let mut infos: Vec<_> = self.volumes.read().values().map(|volume| volume.info()).collect();
+        for (id, new) in &*self.rebuilds.read() {
+            match infos.iter_mut().find(|info| info.id == *id) {
+                // The old file is what can be read.
+                Some(old) => old.filling = true,
+                None => infos.push(new.info()),
+            }
+        }
         infos.sort_by_key(|info| info.id);
         infos
     }
 
     /// Volumes that are there and can't be opened.
-    pub fn broken(&self) -> impl Iterator<Item = &BrokenVolume> {
-        self.broken.values()
+    pub fn broken(&self) -> Vec<BrokenVolume> {
+        self.broken.read().values().cloned().collect()
     }
 
     /// Room on the disk, as of the last look.
@@ -322,7 +334,8 @@ impl Store {
 
     /// Finishes what waits, syncs, writes checkpoints, ends all appenders. Repeatable. Blocks.
     pub fn close(&self) {
-        let volumes: Vec<_> = self.volumes.read().values().cloned().collect();
+        let mut volumes: Vec<_> = self.volumes.read().values().cloned().collect();
+        volumes.extend(self.rebuilds.read().values().cloned());
         let waits: Vec<_> = volumes
             .iter()
             .filter_map(|volume| {
@@ -358,6 +371,7 @@ type Volumes = (HashMap<VolumeId, Arc<Volume>>, HashMap<VolumeId, BrokenVolume>)
 fn open_all(shared: &Arc<Shared>) -> Result<Volumes, StoreError> {
     let disk = shared.disk.as_ref();
     let dir = &shared.config.dir;
+    rebuild::settle(disk, dir)?;
     let mut wanted = layout::inventory(disk, dir)?;
     let there: Vec<_> = layout::data_files(disk, dir)?.collect();
     if let Some(gone) = wanted.iter().find(|id| !there.contains(id)) {

@@ -53,8 +53,8 @@ impl Store {
         Ok(Names { names, more: false, incomplete: volume.state.load().incomplete })
     }
 
-    /// Whether a needle is held here, whole or not.
+    /// Whether a needle is held here, whole or not; of a volume that is written anew, whether the new file has it.
     pub fn has(&self, id: VolumeId, key: NeedleKey, cookie: Cookie) -> bool {
-        self.volume(id).is_some_and(|volume| volume.content.read().index.contains(key, cookie))
+        self.growing(id).is_some_and(|volume| volume.content.read().index.contains(key, cookie))
     }
 }

@@ -23,7 +23,7 @@ use super::upkeep;
 use super::volume::{Content, Shared, Volume};
 use super::zero::ZeroAhead;
 
-const STATE_BYTES_MAX: u64 = 8 << 10;
+pub(super) const STATE_BYTES_MAX: u64 = 8 << 10;
 /// A checkpoint is never longer: 28 bytes for each of the smallest needles of the largest volume.
 const CHECKPOINT_BYTES_MAX: u64 = VOLUME_BYTES_MAX;
 /// Pieces in which a torn tail is looked at and copied.
@@ -52,7 +52,12 @@ pub(crate) enum Opened {
 /// What concerns the whole directory: another cluster, another version. What is wrong with one volume alone makes it
 /// [`Opened::Broken`], until the next start.
 pub(crate) fn open(shared: &Arc<Shared>, id: VolumeId) -> Result<Opened, StoreError> {
-    match try_open(shared, id) {
+    open_at(shared, id, VolumePaths::new(&shared.config.dir, id))
+}
+
+/// The same of files that have other names.
+pub(crate) fn open_at(shared: &Arc<Shared>, id: VolumeId, paths: VolumePaths) -> Result<Opened, StoreError> {
+    match try_open(shared, id, paths) {
         Err(StoreError::Io { path, source }) => {
             Ok(broken(id, format!("{} could not be read or written: {source}", path.display())))
         }
@@ -71,8 +76,7 @@ pub(crate) fn is_made(shared: &Shared, id: VolumeId) -> Result<bool, StoreError>
     Ok(len(&paths.state)?.is_some() || len(&paths.data)?.is_some_and(|len| len > SUPERBLOCK_BYTES as u64))
 }
 
-fn try_open(shared: &Arc<Shared>, id: VolumeId) -> Result<Opened, StoreError> {
-    let paths = VolumePaths::new(&shared.config.dir, id);
+fn try_open(shared: &Arc<Shared>, id: VolumeId, paths: VolumePaths) -> Result<Opened, StoreError> {
     let data = shared.disk.open(&paths.data, OpenMode::ReadWrite).at(&paths.data)?;
     let upkeep = shared.disk.open(&paths.data, OpenMode::ReadWrite).at(&paths.data)?;
     let block = match superblock(shared, id, &paths, data.as_ref())? {
@@ -261,6 +265,7 @@ fn assemble(
         checkpoint_due: AtomicBool::new(false),
         checkpointing: Mutex::new(()),
         reads: AtomicU64::new(0),
+        retired: AtomicBool::new(false),
     })
 }
 

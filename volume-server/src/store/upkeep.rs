@@ -81,6 +81,9 @@ fn end_and_needles(volume: &Volume) -> (u64, usize) {
 /// Writes a checkpoint. A failure costs time at the next start, nothing else.
 pub(crate) fn checkpoint_now(volume: &Volume) {
     let _one_at_a_time = volume.checkpointing.lock();
+    if volume.retired.load(Ordering::Acquire) {
+        return;
+    }
     let (covered, needles) = end_and_needles(volume);
     if covered == volume.checkpoint_at.load(Ordering::Relaxed) {
         return;

@@ -71,6 +71,8 @@ pub(crate) struct Volume {
     /// Held while one is written.
     pub checkpointing: Mutex<()>,
     pub reads: AtomicU64,
+    /// Its files are another writing's, or gone: it is still read from, and changes nothing any more.
+    pub retired: AtomicBool,
 }
 
 /// A volume as it is reported.
@@ -102,6 +104,10 @@ pub struct VolumeInfo {
     pub incomplete: bool,
     /// The replica because of which appends are not acknowledged here any more.
     pub failed_replica: Option<NodeId>,
+    /// What keeps it from being filled, or what a fill that has ended could not get.
+    pub fill_problem: Option<String>,
+    /// How often in a row this server itself failed to fill it.
+    pub fill_failures: u32,
 }
 
 impl Volume {
@@ -134,6 +140,9 @@ impl Volume {
     /// Persists a changed state, then makes it known. Blocks.
     pub fn change_state(&self, change: impl FnOnce(&mut State)) -> io::Result<()> {
         let _one_at_a_time = self.state_change.lock();
+        if self.retired.load(Ordering::Acquire) {
+            return Err(io::Error::other("the volume has been written anew meanwhile"));
+        }
         let mut next = State::clone(&self.state.load());
         change(&mut next);
         if next != **self.state.load() {
@@ -158,7 +167,7 @@ impl Volume {
     pub fn fail(&self, reason: &str) {
         let _one_at_a_time = self.state_change.lock();
         let mut next = State::clone(&self.state.load());
-        if next.read_only.is_some() {
+        if next.read_only.is_some() || self.retired.load(Ordering::Acquire) {
             return;
         }
         next.read_only = Some(reason.to_owned());
@@ -189,6 +198,8 @@ impl Volume {
             filling: state.filling,
             incomplete: state.incomplete,
             failed_replica: None,
+            fill_problem: None,
+            fill_failures: 0,
         }
     }
 }

@@ -52,6 +52,8 @@ fn fresh(volume: VolumeId, epoch: Epoch, class: SizeClass) -> VolumeReport {
         garbage_bytes: 0,
         filling: false,
         incomplete: false,
+        fill_problem: None,
+        fill_failures: 0,
         failed_replica: None,
     }
 }

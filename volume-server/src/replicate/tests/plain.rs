@@ -241,3 +241,18 @@ async fn what_comes_while_a_call_is_under_way_goes_together() {
     let batches = world.links.batches.load(Ordering::SeqCst);
     assert!(batches <= 5, "{batches} calls for what fits into two");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_was_sealed_first_is_no_failed_replica() {
+    for (class, len) in [(SizeClass::Small, 10), (SizeClass::Large, (2 << 20) + 7)] {
+        let world = World::new(2, class).await;
+        world.append(1, len).await.unwrap();
+        // The masters' seal comes to the other one first.
+        world.seal(1, Epoch(2)).await;
+        let failure = world.append(2, len).await.unwrap_err();
+        assert_eq!(failure.code, ErrorCode::VolumeNotWritable, "{}", failure.message);
+        let info = world.core(0).replication.infos().remove(0);
+        assert_eq!((info.failed_replica, info.read_only), (None, None));
+        assert!(!world.has(1, 2));
+    }
+}

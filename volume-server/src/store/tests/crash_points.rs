@@ -148,7 +148,7 @@ fn create(store: &Store) -> Result<(), StoreError> {
 }
 
 fn begin_fill(store: &Store) -> Result<(), StoreError> {
-    store.begin_fill(SMALL, FILL, SizeClass::Small, &members())
+    store.begin_fill(SMALL, FILL, SizeClass::Small, &members()).map(drop)
 }
 
 /// Does `work` after `before`, killed before each of its changes in turn; `judge` sees what the next start finds, and
@@ -169,7 +169,7 @@ fn killed_everywhere(
         let is_alive = disk.0.swap(0, Ordering::SeqCst) > 0;
         end(store);
         let after = on(dir.path(), &Mortal::immortal());
-        assert_eq!(after.broken().count(), 0, "killed before change {changes}");
+        assert_eq!(after.broken().len(), 0, "killed before change {changes}");
         judge(&after, is_done, &format!("killed before change {changes}"));
         end(after);
         points += 1;
@@ -258,4 +258,51 @@ fn a_replica_never_looks_filled_before_it_is() {
             assert!(store.state(SMALL).unwrap().filling, "{when}");
         });
     }
+}
+
+/// A sealed replica with a damaged needle, which can't be written to for that.
+fn with_a_damaged_replica(store: &Store, disk: &Mortal) {
+    with_a_replica(true)(store, disk);
+    store.volume(SMALL).unwrap().fail("a sync failed");
+}
+
+/// All of it anew, but for one needle that nobody has.
+fn rebuild(store: &Store) -> Result<(), StoreError> {
+    let Ok(Begun::Anew) = store.begin_fill(SMALL, FILL, SizeClass::Small, &members()) else {
+        return Err(StoreError::Closed(SMALL));
+    };
+    let lacking = (0..19).filter(|key| !store.has(SMALL, NeedleKey(*key), Cookie(1)));
+    let many: Vec<_> = lacking
+        .map(|key| NewNeedle::new(FILL, NeedleKey(key), Cookie(1), 2, vec![data(key, 100)], None).unwrap())
+        .collect();
+    if !block_on(store.fill(SMALL, many)).iter().all(Result::is_ok) {
+        return Err(StoreError::Closed(SMALL));
+    }
+    store.finish_fill(SMALL, FILL, true)
+}
+
+#[test]
+fn a_copy_that_is_written_anew_is_the_old_one_or_the_new_one_wherever_it_is_cut_short() {
+    killed_everywhere(with_a_damaged_replica, rebuild, |store, is_done, when| {
+        let state = store.state(SMALL).unwrap();
+        let is_new = state.read_only.is_none();
+        assert!(is_new || !is_done, "{when}");
+        assert_eq!((is_new, is_new, state.filling), (state.epoch == FILL, state.incomplete, false), "{when}");
+        for key in 0..19 {
+            block_on(holds(store, SMALL, key, 100));
+        }
+        let dir = &store.shared.config.dir;
+        for ending in ["vol", "state", "checkpoint"] {
+            let path = dir.join(format!("00000007.anew.{ending}"));
+            assert!(!path.exists(), "{when}: {}", path.display());
+        }
+        assert_eq!(files_like(dir, ".replaced-").len(), usize::from(is_new), "{when}");
+        if is_new {
+            assert_eq!(state.sealed, Some(end_of(store, SMALL)), "{when}");
+        } else {
+            block_on(holds(store, SMALL, 19, 100));
+            rebuild(store).unwrap();
+            assert_eq!(read_only(store, SMALL), None, "{when}");
+        }
+    });
 }

@@ -296,7 +296,7 @@ async fn a_creation_that_is_repeated_and_cut_short_anywhere_can_be_repeated_agai
     assert!(store.create(new, EPOCH, SizeClass::Small).is_err());
     let copy = crash_copy(dir.path());
     let restarted = open(copy.path());
-    assert_eq!(restarted.broken().count(), 0);
+    assert_eq!(restarted.broken().len(), 0);
     for store in [&store, &restarted] {
         store.create(new, EPOCH, SizeClass::Small).unwrap();
         put(store, new, 1, 100).await.unwrap();

@@ -356,7 +356,7 @@ async fn a_volume_that_cannot_be_opened_is_not_absent_and_stops_no_other() {
             matches!(store.read(SMALL, NeedleKey(1), Cookie(1)).await, Err(ReadError::Broken { .. })),
             "{what}"
         );
-        assert_eq!(store.broken().count(), 1);
+        assert_eq!(store.broken().len(), 1);
         holds(&store, LARGE, 1, 10).await;
         assert!(
             store.create(SMALL, EPOCH, SizeClass::Small).is_err(),
