@@ -487,3 +487,16 @@ pub const LOCATE_CONFIRM_AGAIN: Duration = Duration::from_secs(5);
 pub const READ_PATIENCE: Duration = Duration::from_secs(8);
 /// Leaders that stand in no list of this process and are remembered.
 pub const GROUP_LEARNED_MAX: usize = 4;
+
+// ---- growth on servers in doubt ----
+
+/// Where too few volume servers are above suspicion, volumes are made on others no sooner than this after the last time …
+pub const GROWTH_PAUSE: Duration = Duration::from_secs(1);
+/// … or twice as late each further time, but no later than this.
+pub const GROWTH_PAUSE_MAX: Duration = Duration::from_secs(5 * 60);
+/// … and half as late again for each such time that none was needed, but for no less than this.
+pub const GROWTH_CALM: Duration = Duration::from_secs(60);
+/// How long a count of the volumes that lack copies is good.
+pub const SURVEY_KEPT: Duration = Duration::from_secs(5);
+/// Volumes named in the status of a cluster.
+pub const STATUS_VOLUMES_MAX: usize = 16;

@@ -2,13 +2,14 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use hay_common::clock::SharedClock;
 use hay_common::ids::{Epoch, VolumeId};
 use hay_common::limits::{
     LEASE_GRANT_WAIT, RPC_BATCH_ITEMS_MAX, VOLUME_MAP_PAGE_MAX, VOLUMES_AVOIDED_MAX, WRITE_LEASE_TTL,
 };
-use hay_common::model::{Durability, LeasedVolume, VolumeState};
+use hay_common::model::{Durability, LeasedVolume};
 use hay_consensus::{Group, GroupConfig, GroupDeps};
 use hay_proto::rpc::credential::ClusterKey;
 use hay_proto::rpc::lease::LeaseToken;
@@ -18,11 +19,11 @@ use tokio::task::JoinHandle;
 
 use crate::config::{MasterConfig, MasterDeps, MasterNetwork};
 use crate::duties;
-use crate::error::{ChangeError, LeaseError, MapError, RepairError, StartError, describe};
-use crate::info::{ClusterStatus, MapPage, MemberInfo, NodeInfo, VolumeInfo, WriteLease};
+use crate::error::{ChangeError, LeaseError, MapError, RepairError, StartError};
+use crate::info::{MapPage, MemberInfo, VolumeInfo, WriteLease};
 use crate::live::Live;
 use crate::machine::{Machine, SharedState};
-use crate::plan::{Cancelled, Policy, Repair, View, covers_all, repair, select, shortage};
+use crate::plan::{Cancelled, Policy, Repair, Survey, View, covers_all, repair, select, shortage};
 use crate::state::{Command, Configuration, Outcome, Part, State, Volume};
 
 /// Starts masters.
@@ -91,7 +92,9 @@ fn assemble(config: &MasterConfig, deps: MasterDeps, shared: SharedState, group:
         key: deps.key,
         policy: config.policy,
         replicas: config.replicas,
+        replaced: Mutex::new(None),
         durability: config.durability,
+        surveyed: Mutex::new(None),
         turn: AtomicUsize::new(0),
         duties: Mutex::new(None),
     });
@@ -114,7 +117,11 @@ pub struct MasterCore {
     pub(crate) policy: Policy,
     /// What the configuration asks for; set by whoever leads.
     replicas: Option<u8>,
-    durability: Durability,
+    /// What the cluster had instead when this master began to lead.
+    pub(crate) replaced: Mutex<Option<u8>>,
+    pub(crate) durability: Durability,
+    /// When all volumes were looked at last, and what was seen.
+    pub(crate) surveyed: Mutex<Option<(Duration, Survey)>>,
     turn: AtomicUsize,
     duties: Mutex<Option<JoinHandle<()>>>,
 }
@@ -131,12 +138,25 @@ impl MasterCore {
 
     /// Records what this master's configuration asks for, where the cluster has something else.
     pub(crate) async fn configure(&self) -> Result<(), ChangeError> {
-        match self.replicas {
-            Some(replicas) if self.shared.state.read().configuration.replicas != replicas => {
-                self.change(&Command::Configure(Configuration { replicas })).await.map(drop)
+        let (before, is_new) = {
+            let state = self.shared.state.read();
+            (state.configuration.replicas, state.nodes.is_empty())
+        };
+        if let Some(replicas) = self.replicas.filter(|replicas| *replicas != before) {
+            self.change(&Command::Configure(Configuration { replicas })).await?;
+            // At first there is nothing that anybody has set.
+            if !is_new {
+                tracing::warn!(
+                    replicas,
+                    before,
+                    "a new volume is kept on another number of servers now: if nobody changed --replicas, it is not the same for \
+                     all masters"
+                );
+                *self.replaced.lock() = Some(before);
             }
-            Some(_) | None => Ok(()),
         }
+        self.warn_of_replicas();
+        Ok(())
     }
 
     /// Whether this master leads and has caught up.
@@ -158,39 +178,6 @@ impl MasterCore {
 
     pub(crate) fn tell(&self) {
         self.news.send_modify(|count| *count = count.wrapping_add(1));
-    }
-
-    /// Whether it does its part in the group: leads it, or follows somebody. What the cluster as a whole can do is said by
-    /// [`MasterCore::ready`].
-    ///
-    /// # Errors
-    /// The reason, for people.
-    pub fn serves(&self) -> Result<(), String> {
-        let status = self.group.status();
-        if let Some(problem) = status.problem() {
-            return Err(problem);
-        }
-        if status.leading || status.leader.is_some_and(|leader| leader != status.member) {
-            return Ok(());
-        }
-        Err("no master leads, as far as this one knows".to_owned())
-    }
-
-    /// Whether it leads and could lease a volume of every class; else why not.
-    ///
-    /// # Errors
-    /// The reason, for people.
-    pub fn ready(&self) -> Result<(), String> {
-        if !self.leads() {
-            let why = self.group.status().problem().map(|why| format!(": {why}")).unwrap_or_default();
-            return Err(format!("this master does not lead{why}"));
-        }
-        let (state, live) = (self.shared.state.read(), self.live.lock());
-        let view = self.view(&state, &live);
-        match shortage(&view, &select(&view, &[], 0)) {
-            None => Ok(()),
-            Some(shortage) => Err(describe(shortage)),
-        }
     }
 
     /// A short list of writable volumes with a token. What the caller could not write to is left out; where that
@@ -397,42 +384,6 @@ impl MasterCore {
             read_only_reason: reports()
                 .find_map(|report| report.read_only_reason.clone())
                 .unwrap_or_default(),
-        }
-    }
-
-    /// The cluster as this master knows it.
-    pub fn status(&self) -> ClusterStatus {
-        let not_ready = self.ready().err();
-        let group = self.group.status();
-        let (state, live) = (self.shared.state.read(), self.live.lock());
-        let now = self.clock.monotonic();
-        let nodes = state.nodes.iter().map(|(id, info)| {
-            let known = live.node(*id);
-            NodeInfo {
-                id: *id,
-                info: info.clone(),
-                alive: live.alive(*id, now),
-                heard_ago: known.map(|node| now.saturating_sub(node.heard)),
-                free_bytes: known.map_or(0, |node| node.free_bytes),
-                total_bytes: known.map_or(0, |node| node.total_bytes),
-                volumes: known.map_or(0, |node| node.volumes.len()),
-            }
-        });
-        let (mut creating, mut writable) = (0, 0);
-        for (_, volume) in state.open_volumes() {
-            match volume.state {
-                VolumeState::Creating => creating += 1,
-                VolumeState::Writable | VolumeState::Sealed => writable += 1,
-            }
-        }
-        let all = u32::try_from(state.volumes.len()).unwrap_or(u32::MAX);
-        ClusterStatus {
-            cluster: self.key.cluster(),
-            group,
-            nodes: nodes.collect(),
-            volumes: (creating, writable, all - creating - writable),
-            durability: self.durability,
-            not_ready,
         }
     }
 

@@ -8,6 +8,7 @@ use hay_common::limits::{HEARTBEAT_EVERY, HEARTBEAT_GONE};
 
 use crate::core::MasterCore;
 use crate::plan::decide;
+use crate::state::Command;
 
 /// After a change that was refused or failed, so that a stubborn fault does not spin.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -85,7 +86,13 @@ async fn act(core: &MasterCore) {
             plan.commands.iter().zip(join_all(plan.commands.iter().map(|c| core.change(c))).await)
         {
             match outcome {
-                Ok(outcome) => tracing::info!(?command, ?outcome, "changed the volume map"),
+                Ok(outcome) => {
+                    if let Command::Create(volumes) = command {
+                        let now = core.clock.monotonic();
+                        core.live.lock().made(volumes, now);
+                    }
+                    tracing::info!(?command, ?outcome, "changed the volume map");
+                }
                 Err(error) => {
                     failed = true;
                     tracing::warn!(?command, %error, "a change of the volume map failed");

@@ -108,24 +108,44 @@ pub enum LeaseError {
     #[error("{0} volumes to avoid; at most {VOLUMES_AVOIDED_MAX}")]
     TooMany(usize),
     /// Nothing can be written to.
-    #[error("{}", describe(*.0))]
+    #[error("{}", describe(.0))]
     Short(Shortage),
 }
 
 /// In words, what keeps writers from getting volumes.
-pub(crate) fn describe(shortage: Shortage) -> String {
+pub(crate) fn describe(shortage: &Shortage) -> String {
     match shortage {
         Shortage::NoServers => "no volume server has reported yet".to_owned(),
-        Shortage::NoRoom => {
+        Shortage::TooFew { tier, there, wanted } => {
+            let tier = if tier.is_empty() { String::new() } else { format!(" of tier {tier}") };
+            format!(
+                "a new volume needs {wanted} volume servers{tier}, and {there} can take one: start more (`hay cluster status` \
+                 says why others get none), or give the masters a lower --replicas"
+            )
+        }
+        Shortage::NoRoom { roomy: 0, .. } => {
             "no volume server has room above its free-space reserve: add disks or delete".to_owned()
         }
+        Shortage::NoRoom { roomy, wanted } => format!(
+            "a new volume needs {wanted} volume servers with room above their free-space reserves, and {roomy} has it: add \
+             disks or servers, or delete"
+        ),
+        Shortage::Failing { size, wait, reason } => format!(
+            "no volume for {} contents can be written to: volume servers fail each other; {reason}. The next ones are made in \
+             {} s",
+            called(*size),
+            wait.as_secs() + 1
+        ),
         Shortage::NotYet(size) => {
-            let size = match size {
-                SizeClass::Small => "small",
-                SizeClass::Large => "large",
-            };
-            format!("no volume for {size} contents can be written to; others are being made")
+            format!("no volume for {} contents can be written to; others are being made", called(*size))
         }
+    }
+}
+
+fn called(size: SizeClass) -> &'static str {
+    match size {
+        SizeClass::Small => "small",
+        SizeClass::Large => "large",
     }
 }
 
@@ -134,7 +154,7 @@ impl From<LeaseError> for Failure {
         let code = match &error {
             LeaseError::NotLeader => ErrorCode::NotLeader,
             LeaseError::TooMany(_) => ErrorCode::InvalidArgument,
-            LeaseError::Short(Shortage::NoRoom) => ErrorCode::StorageFull,
+            LeaseError::Short(Shortage::NoRoom { .. }) => ErrorCode::StorageFull,
             LeaseError::Short(_) => ErrorCode::Unavailable,
         };
         Failure::new(code, error.to_string())

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::{ClusterId, Epoch, NodeId, VolumeId};
-use hay_common::limits::HEARTBEAT_VOLUMES_MAX;
+use hay_common::limits::{FREE_SPACE_RESERVE_BYTES, HEARTBEAT_VOLUMES_MAX};
 use hay_common::model::Durability;
 use hay_consensus::GroupMember;
 use hay_proto::convert::{ConvertError, WireId, optional, size_class, volume_state};
@@ -118,8 +118,7 @@ impl master_server::Master for MasterCore {
         &self,
         _request: Request<v1::ClusterStatusRequest>,
     ) -> Result<Response<v1::ClusterStatusReply>, Status> {
-        // The leader knows the servers. Where none is known, what is known here has to do.
-        if !self.leads() && self.group.leader_address().is_some_and(|leader| !leader.is_empty()) {
+        if self.is_led_by_another() {
             let text = "this master does not lead; the leader knows how the cluster is";
             return Err(self.refuse(Failure::new(ErrorCode::NotLeader, text)));
         }
@@ -251,6 +250,7 @@ fn read_report(report: v1::HeartbeatReport) -> Result<(ClusterId, Report), Conve
         volumes,
         removed: report.removed.into_iter().map(VolumeId).collect(),
         free_bytes: report.free_bytes,
+        reserve_bytes: report.free_space_reserve_bytes.unwrap_or(FREE_SPACE_RESERVE_BYTES),
         total_bytes: report.total_bytes,
         digest: report.digest,
         sequence: report.sequence,
@@ -432,6 +432,11 @@ fn wire_status(status: ClusterStatus) -> v1::ClusterStatusReply {
         }
         .to_owned(),
         masters_problem,
+        servers_unknown: status.servers_unknown,
+        replicas: status.replicas.into(),
+        volumes_lacking: u32::try_from(status.survey.lacking).unwrap_or(u32::MAX),
+        lacking: status.survey.lacking_first.into_iter().map(|id| id.0).collect(),
+        warnings: status.warnings,
     }
 }
 
@@ -448,5 +453,7 @@ fn wire_node(node: NodeInfo) -> v1::NodeStatus {
         free_bytes: node.free_bytes,
         total_bytes: node.total_bytes,
         volumes: u32::try_from(node.volumes).unwrap_or(u32::MAX),
+        no_new_volumes: node.no_new_volumes.unwrap_or_default(),
+        free_space_reserve_bytes: node.reserve_bytes,
     }
 }

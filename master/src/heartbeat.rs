@@ -93,9 +93,13 @@ impl Session {
     }
 
     async fn register(&self, node: NodeId, info: &Node) -> Result<(), HeartbeatError> {
-        let known = self.core.shared.state.read().nodes.get(&node) == Some(info);
-        if !known {
-            self.core.change(&Command::Register { node, info: info.clone() }).await?;
+        let known = self.core.shared.state.read().nodes.get(&node).cloned();
+        if known.as_ref() == Some(info) {
+            return Ok(());
+        }
+        self.core.change(&Command::Register { node, info: info.clone() }).await?;
+        if known.is_none() {
+            self.core.warn_of_replicas();
         }
         Ok(())
     }

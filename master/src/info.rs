@@ -7,6 +7,7 @@ use hay_common::ids::{ClusterId, Epoch, NodeId, VolumeId};
 use hay_common::model::{Durability, LeasedVolume, SizeClass, VolumeState};
 use hay_consensus::GroupStatus;
 
+use crate::plan::Survey;
 use crate::state::Node;
 
 /// A granted write lease.
@@ -88,12 +89,16 @@ pub struct NodeInfo {
     pub alive: bool,
     /// How long ago it was heard of; `None` when not since this master leads.
     pub heard_ago: Option<Duration>,
-    /// Room on its disks.
+    /// Free on its disk, its reserve included.
     pub free_bytes: u64,
+    /// What it leaves free.
+    pub reserve_bytes: u64,
     /// The whole.
     pub total_bytes: u64,
     /// How many volumes it has reported.
     pub volumes: usize,
+    /// Why it gets no new ones, for people.
+    pub no_new_volumes: Option<String>,
 }
 
 /// The cluster as this master knows it.
@@ -111,4 +116,12 @@ pub struct ClusterStatus {
     pub durability: Durability,
     /// Why it is not ready, where it isn't.
     pub not_ready: Option<String>,
+    /// Whether this master does not lead: it hears of no volume server.
+    pub servers_unknown: bool,
+    /// On how many servers a new volume is kept.
+    pub replicas: u8,
+    /// Volumes that are not as they should be.
+    pub survey: Survey,
+    /// What an operator should look at, for people.
+    pub warnings: Vec<String>,
 }

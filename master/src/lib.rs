@@ -16,7 +16,9 @@ mod machine;
 mod members;
 pub mod plan;
 pub mod state;
+mod status;
 mod suspicion;
+mod terms;
 
 #[cfg(test)]
 mod tests;

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use hay_common::ids::{Epoch, NodeId, VolumeId};
 use hay_common::limits::{
-    HEARTBEAT_COMMAND_AGAIN, HEARTBEAT_GONE, HEARTBEAT_TIMEOUT, VOLUME_AVOIDED, VOLUME_CREATE_PATIENCE,
+    GROWTH_CALM, GROWTH_PAUSE, GROWTH_PAUSE_MAX, HEARTBEAT_COMMAND_AGAIN, HEARTBEAT_GONE, HEARTBEAT_TIMEOUT,
+    NODE_SUSPECTED, NODE_SUSPECTED_MAX, VOLUME_AVOIDED, VOLUME_CREATE_PATIENCE,
 };
 use hay_common::model::{SizeClass, VolumeState, volumes_digest};
 use tokio::sync::mpsc;
 
-use crate::state::{Node, Part, Peer};
+use crate::state::{NewVolume, Node, Part, Peer};
 use crate::suspicion::Suspicions;
+use crate::terms::{Lengths, Terms};
 
 /// One volume as one server reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,8 +59,10 @@ pub struct Report {
     pub volumes: Vec<VolumeReport>,
     /// What is gone.
     pub removed: Vec<VolumeId>,
-    /// Room on its disks.
+    /// Free on its disk.
     pub free_bytes: u64,
+    /// Of that, what it leaves free.
+    pub reserve_bytes: u64,
     /// The whole.
     pub total_bytes: u64,
     /// Over all that it has.
@@ -142,8 +146,12 @@ pub struct LiveNode {
     commands: Option<mpsc::Sender<Down>>,
     /// When it was last heard of.
     pub heard: Duration,
-    /// Room on its disks.
+    /// Room for what is written: free on its disk above its own reserve.
     pub free_bytes: u64,
+    /// That reserve.
+    pub reserve_bytes: u64,
+    /// Free on its disk, the reserve included.
+    pub disk_free_bytes: u64,
     /// The whole.
     pub total_bytes: u64,
     /// What it holds.
@@ -165,14 +173,36 @@ pub struct LiveNode {
 }
 
 impl LiveNode {
-    /// The replicas of which a report says that they failed, where the one before did not: a failure that is told again
-    /// is not a new one.
-    fn new_failures(&self, report: &Report) -> impl Iterator<Item = NodeId> {
+    /// What a report says of replicas that failed, where the one before did not: a failure that is told again is not a new
+    /// one.
+    fn new_failures<'r>(&self, report: &'r Report) -> impl Iterator<Item = (NodeId, &'r VolumeReport)> {
         let is_new = |volume: &&VolumeReport| {
             self.volumes.get(&volume.id).is_none_or(|before| before.failed_replica != volume.failed_replica)
         };
-        report.volumes.iter().filter(is_new).filter_map(|volume| volume.failed_replica)
+        let failed = |volume: &'r VolumeReport| volume.failed_replica.map(|node| (node, volume));
+        report.volumes.iter().filter(is_new).filter_map(failed)
     }
+}
+
+/// The last that was said of a server that failed as a replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accusation {
+    /// Who says so.
+    pub by: NodeId,
+    /// In its words.
+    pub reason: String,
+    /// When.
+    pub at: Duration,
+}
+
+/// For how long two servers are kept apart.
+const RIFT: Lengths = Lengths { least: NODE_SUSPECTED, most: NODE_SUSPECTED_MAX, calm: NODE_SUSPECTED };
+
+/// How long to wait after volumes that are likely to fail.
+const PAUSE: Lengths = Lengths { least: GROWTH_PAUSE, most: GROWTH_PAUSE_MAX, calm: GROWTH_CALM };
+
+fn pair(one: NodeId, other: NodeId) -> (NodeId, NodeId) {
+    if one <= other { (one, other) } else { (other, one) }
 }
 
 /// What to do after a report.
@@ -197,6 +227,14 @@ pub struct Live {
     suspects: HashMap<VolumeId, Duration>,
     /// Servers that failed as replicas.
     suspicions: Suspicions,
+    /// … and the last that was said of each.
+    accusations: BTreeMap<NodeId, Accusation>,
+    /// Volumes that servers were told to seal, lately.
+    seals: HashMap<VolumeId, Duration>,
+    /// Pairs of servers of which one has met a failure of the other, whomever one believes: no new volumes on both.
+    rifts: Terms<(NodeId, NodeId)>,
+    /// Tiers and classes of which volumes were made in spite of such doubts.
+    pauses: Terms<(String, SizeClass)>,
     /// What changed in the map up to here was told to the servers that it concerns.
     told: u64,
 }
@@ -221,6 +259,8 @@ impl Live {
             commands: Some(commands),
             heard: now,
             free_bytes: 0,
+            reserve_bytes: 0,
+            disk_free_bytes: 0,
             total_bytes: 0,
             volumes: HashMap::new(),
             complete: false,
@@ -233,6 +273,7 @@ impl Live {
         };
         self.nodes.insert(node, fresh);
         self.suspicions.acquit(node);
+        self.rifts.end(|(one, other)| *one == node || *other == node, now);
         self.last_session
     }
 
@@ -266,8 +307,19 @@ impl Live {
         known.heard = now;
         known.instance = report.instance.or(known.instance);
         let is_trusted = known.trusted_from <= now;
-        let accused: Vec<NodeId> = known.new_failures(&report).filter(|_| is_trusted).collect();
-        known.free_bytes = report.free_bytes;
+        // Of two that are told to seal, the first refuses what the other has under way: that is no failure.
+        let seals = &self.seals;
+        let accused: Vec<(NodeId, Accusation)> = known
+            .new_failures(&report)
+            .filter(|(_, volume)| !seals.contains_key(&volume.id))
+            .map(|(node, volume)| {
+                let reason = volume.read_only_reason.clone().unwrap_or_default();
+                (node, Accusation { by: report.node, reason, at: now })
+            })
+            .collect();
+        known.free_bytes = report.free_bytes.saturating_sub(report.reserve_bytes);
+        known.reserve_bytes = report.reserve_bytes;
+        known.disk_free_bytes = report.free_bytes;
         known.total_bytes = report.total_bytes;
         if report.full {
             known.gathering = Some(HashSet::new());
@@ -292,8 +344,47 @@ impl Live {
             false => known.complete && digest == report.digest,
         };
         let heard = if is_known { Heard::Known } else { Heard::AskFull };
-        accused.into_iter().for_each(|node| self.suspicions.accuse(report.node, node, now));
+        for (node, accusation) in accused {
+            self.rifts.begin(pair(report.node, node), RIFT, now);
+            if is_trusted {
+                self.suspicions.accuse(report.node, node, now);
+                self.accusations.insert(node, accusation);
+            }
+        }
         heard
+    }
+
+    /// The last that was said of a server that failed as a replica.
+    pub fn accusation(&self, node: NodeId) -> Option<&Accusation> {
+        self.accusations.get(&node)
+    }
+
+    /// Whether one of two servers has met a failure of the other, lately.
+    pub fn are_apart(&self, one: NodeId, other: NodeId, now: Duration) -> bool {
+        self.rifts.left(&pair(one, other), now).is_some()
+    }
+
+    /// Whether any of these servers has met a failure of another of them, lately.
+    pub fn any_apart(&self, servers: &[NodeId], now: Duration) -> bool {
+        let later = |at: usize| servers.iter().skip(at + 1);
+        servers.iter().enumerate().any(|(at, one)| later(at).any(|other| self.are_apart(*one, *other, now)))
+    }
+
+    /// Volumes are in the map now. Those on servers that failed, or failed each other, may be lost to their first append.
+    pub fn made(&mut self, volumes: &[NewVolume], now: Duration) {
+        for NewVolume { class, nodes } in volumes {
+            let is_doubtful = |live: &Self| {
+                nodes.iter().any(|node| !live.is_well(*node, now)) || live.any_apart(nodes, now)
+            };
+            if is_doubtful(self) {
+                self.pauses.begin((class.tier.clone(), class.size), PAUSE, now);
+            }
+        }
+    }
+
+    /// How long no more volumes are to be made in spite of doubts.
+    pub fn growth_pause(&self, tier: &str, size: SizeClass, now: Duration) -> Option<Duration> {
+        self.pauses.left(&(tier.to_owned(), size), now)
     }
 
     /// Whether a server failed as a replica, lately.
@@ -319,11 +410,12 @@ impl Live {
     }
 
     /// Volumes that a server can't write to any more because of a fault there.
-    pub fn failed_volumes(&self, node: NodeId) -> usize {
-        let is_fault = |v: &&VolumeReport| {
+    pub fn failed_volumes(&self, node: NodeId) -> impl Iterator<Item = VolumeId> {
+        let is_fault = move |v: &&VolumeReport| {
             v.read_only_reason.is_some() && v.failed_replica.is_none_or(|failed| failed == node) && !v.filling
         };
-        self.nodes.get(&node).map_or(0, |known| known.volumes.values().filter(is_fault).count())
+        let volumes = self.nodes.get(&node).into_iter().flat_map(|known| known.volumes.values());
+        volumes.filter(is_fault).map(|volume| volume.id)
     }
 
     /// Up to which version of the map its changes were told.
@@ -415,6 +507,10 @@ impl Live {
         if let Down::Create { volume, .. } = &down {
             known.asked.retain(|_, at| now.saturating_sub(*at) < VOLUME_CREATE_PATIENCE * 2);
             known.asked.entry(*volume).or_insert(now);
+        }
+        if let Down::Seal { volume, .. } = &down {
+            self.seals.retain(|_, at| now.saturating_sub(*at) < NODE_SUSPECTED);
+            self.seals.insert(*volume, now);
         }
         let confirms: Vec<(VolumeId, u64)> = match &down {
             Down::Confirm(volumes) => volumes.iter().map(|c| (c.volume, c.changed)).collect(),

@@ -40,10 +40,15 @@ struct Rig {
 
 impl Rig {
     async fn start(dir: &Path) -> Self {
+        Self::start_with(dir, None).await
+    }
+
+    async fn start_with(dir: &Path, replicas: Option<u8>) -> Self {
         let clock = ManualClock::at(1_000_000);
         let shared: SharedClock = clock.clone();
         let deps = MasterDeps { disk: RealDisk::shared(), clock: shared, key: key() };
-        let core = Master::start(MasterConfig::sole(dir), deps).await.unwrap();
+        let config = MasterConfig { replicas, ..MasterConfig::sole(dir) };
+        let core = Master::start(config, deps).await.unwrap();
         Self { core, clock }
     }
 
@@ -183,6 +188,8 @@ async fn an_empty_cluster_is_ready_after_the_first_heartbeats() {
     assert_eq!((status.masters.len(), status.nodes.len()), (1, 1));
     assert!(status.masters[0].leader && status.nodes[0].alive);
     assert_eq!((status.nodes[0].volumes, status.durability.as_str()), (4, "sync"));
+    assert_eq!((status.nodes[0].no_new_volumes.as_str(), status.replicas), ("", 1));
+    assert_eq!((status.servers_unknown, status.volumes_lacking, status.warnings), (false, 0, Vec::new()));
 
     let page = |after, limit| v1::VolumeMapRequest { after, limit, ..Default::default() };
     let first = admin.volume_map(Request::new(page(0, 3))).await.unwrap().into_inner();
@@ -389,6 +396,42 @@ async fn a_master_that_can_confirm_nothing_tells_readers_what_it_has() {
     rig.core.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_with_less_free_than_its_own_reserve_gets_nothing_and_it_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::start(dir.path()).await;
+    let mut server = Server::connect(&rig, 1, Vec::new()).await;
+    server.obey(4).await;
+    rig.until(|core| core.ready().ok()).await;
+    assert_eq!(rig.core.status().nodes[0].reserve_bytes, GIB, "an older server has the usual one");
+    let message = v1::HeartbeatReport { free_space_reserve_bytes: Some(150 * GIB), ..server.message(false) };
+    server.reports.send(Ok(message)).await.unwrap();
+    let reason = rig.until(|core| core.status().nodes[0].no_new_volumes.clone()).await;
+    assert!(reason.contains("free-space reserve"), "{reason}");
+    assert_eq!(rig.core.status().nodes[0].free_bytes, 100 * GIB);
+    let refused = to_failure(&rig.lease(&[1, 2, 3, 4]).await.unwrap_err());
+    assert_eq!(refused.code, ErrorCode::StorageFull, "{refused}");
+    rig.core.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_number_of_replicas_that_another_master_had_set_otherwise_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let warned = |rig: &Rig| rig.core.status().warnings.iter().any(|text| text.contains("was on 2 before"));
+    let rig = Rig::start_with(dir.path(), Some(2)).await;
+    let _server = Server::connect(&rig, 1, Vec::new()).await;
+    rig.until(|core| (!core.status().nodes.is_empty()).then_some(())).await;
+    assert!(!warned(&rig), "the first to say so");
+    rig.core.shutdown().await;
+    let rig = Rig::start_with(dir.path(), Some(3)).await;
+    assert_eq!(rig.core.status().replicas, 3);
+    assert!(warned(&rig), "{:?}", rig.core.status().warnings);
+    rig.core.shutdown().await;
+    let rig = Rig::start_with(dir.path(), None).await;
+    assert_eq!((rig.core.status().replicas, warned(&rig)), (3, false), "what is set stays");
+    rig.core.shutdown().await;
+}
+
 /// Nobody is there to be reached.
 struct Nobody;
 
@@ -446,5 +489,6 @@ async fn a_lease_that_is_waited_for_is_not_granted_once_another_leads() {
     assert!(!rig.core.leads());
     let reason = rig.core.status().not_ready.unwrap();
     assert!(reason.contains("it has stopped"), "{reason}");
+    assert!(rig.core.status().servers_unknown, "it hears nobody");
     rig.core.shutdown().await;
 }

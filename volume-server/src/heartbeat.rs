@@ -249,6 +249,7 @@ impl Heartbeat {
             volumes,
             removed: Vec::new(),
             space: self.store.space(),
+            reserve_bytes: self.config.store.reserve_bytes,
             digest,
             sequence: self.sequence,
             instance: self.instance,

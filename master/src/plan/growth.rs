@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use hay_common::ids::NodeId;
-use hay_common::limits::{GIB, NODE_FAILED_VOLUMES_MAX};
+use hay_common::ids::{NodeId, VolumeId};
+use hay_common::limits::NODE_FAILED_VOLUMES_MAX;
 use hay_common::model::{SizeClass, VolumeState};
 
+pub(super) use super::placement::shares;
+use super::placement::{Places, placement};
 use super::{Fill, SIZES, View};
-use crate::state::{Class, NewVolume, Node};
+use crate::state::{Class, NewVolume};
 
 /// Ready and existing volumes of one class on one primary.
 #[derive(Default, Clone, Copy)]
@@ -18,7 +20,7 @@ struct Count {
 
 /// Where the volumes are that writers can use, and those that will be.
 #[derive(Default)]
-struct Census {
+pub(super) struct Census {
     counts: BTreeMap<(NodeId, SizeClass), Count>,
     /// The servers of each ready volume, the primary first.
     ready: Vec<(SizeClass, Vec<NodeId>)>,
@@ -64,7 +66,7 @@ impl Census {
     }
 
     /// Ready volumes of a class with that primary that the other server has too.
-    fn pairs(&self, primary: NodeId, other: NodeId, size: SizeClass) -> usize {
+    pub fn pairs(&self, primary: NodeId, other: NodeId, size: SizeClass) -> usize {
         let shared = |(_, nodes): &&(SizeClass, Vec<NodeId>)| {
             nodes.first() == Some(&primary) && nodes.contains(&other)
         };
@@ -72,7 +74,7 @@ impl Census {
     }
 
     /// Ready volumes of a class on a server.
-    fn load(&self, node: NodeId, size: SizeClass) -> usize {
+    pub fn load(&self, node: NodeId, size: SizeClass) -> usize {
         self.ready.iter().filter(|(class, nodes)| *class == size && nodes.contains(&node)).count()
     }
 
@@ -80,51 +82,89 @@ impl Census {
     fn can_do_without(&self, node: NodeId, size: SizeClass) -> bool {
         self.ready.iter().any(|(class, nodes)| *class == size && !nodes.contains(&node))
     }
+
+    /// Whether writers of a class have a volume on some of these servers.
+    fn has_any(&self, size: SizeClass, servers: &[NodeId]) -> bool {
+        let is_there = |nodes: &[NodeId]| nodes.first().is_some_and(|primary| servers.contains(primary));
+        self.ready.iter().any(|(class, nodes)| *class == size && is_there(nodes))
+    }
 }
 
-/// Growth before need: every server with room has its volumes of each class ready, and successors for those that are
-/// nearly full or that writers can't use. Whichever server fails, writers have a volume of each class without it, where
-/// there are servers enough. Where too few are above suspicion the others that speak must do: a suspicion is a guess, and
-/// without volumes nothing is written for sure.
+/// Growth before need, in each tier: every server with room has its volumes of each class ready, and successors for those
+/// that are nearly full or that writers can't use. Whichever server fails, writers have a volume of each class without it,
+/// where there are servers enough. Servers that have failed each other get no volumes together.
+///
+/// Where too few are above suspicion the others that speak must do: a suspicion is a guess, and without volumes nothing is
+/// written for sure. But then only what writers need is made, and after a pause that grows: where servers fail each other
+/// indeed, every volume is lost to its first append.
 pub(super) fn growth(view: &View<'_>) -> Vec<NewVolume> {
-    let well: Vec<NodeId> = candidates(view).filter(|node| view.live.is_well(*node, view.now)).collect();
-    let is_enough = well.len() >= usize::from(view.state.configuration.replicas);
-    let (census, usable) = match is_enough {
-        true => (Census::of(view, |node| view.live.is_well(node, view.now)), well),
-        false => (Census::of(view, |node| view.live.stands(node, view.now)), candidates(view).collect()),
-    };
-    grow(view, census, &usable)
-}
-
-fn grow(view: &View<'_>, mut census: Census, usable: &[NodeId]) -> Vec<NewVolume> {
-    let mut new = Vec::new();
-    for node in usable {
-        for size in SIZES {
-            let count = census.count(*node, size);
-            let wanted = view.policy.active_per_class.saturating_sub(count.ready);
-            let allowed = view.policy.active_per_class_max.saturating_sub(count.all);
-            for _ in 0..wanted.min(allowed) {
-                let Some(placed) = placement(view, &census, *node, size, usable) else { break };
-                census.add(size, &placed.nodes);
-                new.push(new_volume(view, size, placed.nodes));
-            }
+    let mut tiers: BTreeMap<&str, Vec<NodeId>> = BTreeMap::new();
+    for node in candidates(view) {
+        if let Some(info) = view.state.nodes.get(&node) {
+            tiers.entry(&info.tier).or_default().push(node);
         }
     }
-    for node in usable {
-        for size in SIZES {
-            if census.can_do_without(*node, size) {
-                continue;
-            }
-            if let Some(nodes) = without(view, &census, *node, size, usable) {
-                census.add(size, &nodes);
-                new.push(new_volume(view, size, nodes));
-            }
+    tiers.iter().flat_map(|(tier, there)| in_tier(view, tier, there)).collect()
+}
+
+fn in_tier(view: &View<'_>, tier: &str, there: &[NodeId]) -> Vec<NewVolume> {
+    let well: Vec<NodeId> = there.iter().copied().filter(|node| view.live.is_well(*node, view.now)).collect();
+    let is_enough = well.len() >= usize::from(view.state.configuration.replicas);
+    let mut census = Census::of(view, |node| match is_enough {
+        true => view.live.is_well(node, view.now),
+        false => view.live.stands(node, view.now),
+    });
+    let are_apart = view.live.any_apart(&well, view.now);
+    let mut new = Vec::new();
+    for size in SIZES {
+        // Where some that look well have failed each other, and writers have nothing, more of the same is no help.
+        let is_of_use = census.has_any(size, there) || !are_apart;
+        if is_enough && is_of_use {
+            grow(view, &mut census, size, (&well, there), &mut new);
+        } else {
+            tide_over(view, &mut census, (tier, size), there, &mut new);
         }
     }
     new
 }
 
-/// The servers of a volume that does without one of them; not at the price of racks or zones that are shared.
+/// On servers that are `well`, of those that are `there`. Volumes that stand closer together than they must, because a server
+/// elsewhere is under suspicion, only as writers need them: a volume keeps its places for good.
+fn grow(
+    view: &View<'_>,
+    census: &mut Census,
+    size: SizeClass,
+    (well, there): (&[NodeId], &[NodeId]),
+    new: &mut Vec<NewVolume>,
+) {
+    let places = Places::of(view, there.iter().copied());
+    let is_good = |nodes: &Vec<NodeId>| !view.live.any_apart(nodes, view.now);
+    for node in well {
+        let count = census.count(*node, size);
+        let wanted = view.policy.active_per_class.saturating_sub(count.ready);
+        let allowed = view.policy.active_per_class_max.saturating_sub(count.all);
+        for _ in 0..wanted.min(allowed) {
+            let Some(nodes) = placement(view, census, *node, size, well).filter(is_good) else { break };
+            if places.crowd(view, &nodes) && census.has_any(size, there) {
+                break;
+            }
+            census.add(size, &nodes);
+            new.push(new_volume(view, size, nodes));
+        }
+    }
+    for node in well {
+        if census.can_do_without(*node, size) {
+            continue;
+        }
+        let nodes = without(view, census, *node, size, well).filter(is_good);
+        if let Some(nodes) = nodes.filter(|nodes| !places.crowd(view, nodes)) {
+            census.add(size, &nodes);
+            new.push(new_volume(view, size, nodes));
+        }
+    }
+}
+
+/// The servers of a volume that does without one of them.
 fn without(
     view: &View<'_>,
     census: &Census,
@@ -135,9 +175,28 @@ fn without(
     let others: Vec<NodeId> = usable.iter().copied().filter(|other| *other != node).collect();
     let allowed = |primary: &&NodeId| census.count(**primary, size).all < view.policy.active_per_class_max;
     let primary = *others.iter().filter(allowed).min_by_key(|other| census.count(**other, size).ready)?;
-    let placed = placement(view, census, primary, size, &others)?;
-    let usual = placement(view, census, primary, size, usable)?;
-    (placed.shared <= usual.shared).then_some(placed.nodes)
+    placement(view, census, primary, size, &others)
+}
+
+/// What writers need, on whoever speaks: where they have nothing, one volume of each server, since some may do.
+fn tide_over(
+    view: &View<'_>,
+    census: &mut Census,
+    (tier, size): (&str, SizeClass),
+    there: &[NodeId],
+    new: &mut Vec<NewVolume>,
+) {
+    if census.has_any(size, there) || view.live.growth_pause(tier, size, view.now).is_some() {
+        return;
+    }
+    for node in there {
+        if census.count(*node, size).all < view.policy.active_per_class_max
+            && let Some(nodes) = placement(view, census, *node, size, there)
+        {
+            census.add(size, &nodes);
+            new.push(new_volume(view, size, nodes));
+        }
+    }
 }
 
 fn new_volume(view: &View<'_>, size: SizeClass, nodes: Vec<NodeId>) -> NewVolume {
@@ -149,63 +208,47 @@ fn new_volume(view: &View<'_>, size: SizeClass, nodes: Vec<NodeId>) -> NewVolume
     }
 }
 
+/// Why a server gets no new volumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Excluded {
+    /// It is not heard, or has not said yet all that it has.
+    Silent,
+    /// Its disk is full up to its reserve, or nearly.
+    NoRoom,
+    /// So many volumes of which it is a member have failed there, by its own fault.
+    Broken(usize),
+    /// Others have met a failure of it, lately.
+    Suspected,
+}
+
+/// Why a server gets no new volumes, where it gets none.
+pub fn excluded(view: &View<'_>, node: NodeId) -> Option<Excluded> {
+    let Some(live) = view.live.node(node).filter(|_| view.live.stands(node, view.now)) else {
+        return Some(Excluded::Silent);
+    };
+    // Not those that a repair has taken elsewhere.
+    let is_member = |id: &VolumeId| {
+        let volume = view.state.volumes.get(id);
+        volume.is_some_and(|volume| volume.members.iter().any(|member| member.node == node))
+    };
+    let failed = view.live.failed_volumes(node).filter(is_member).count();
+    if failed >= NODE_FAILED_VOLUMES_MAX {
+        Some(Excluded::Broken(failed))
+    } else if live.free_bytes < view.policy.free_bytes_min {
+        Some(Excluded::NoRoom)
+    } else {
+        view.live.failed(node, view.now).then_some(Excluded::Suspected)
+    }
+}
+
 /// Whether new volumes may be put on a server: it is registered, connected, has said what it holds, has room, and has not
 /// failed lately.
 pub(super) fn usable(view: &View<'_>, node: NodeId) -> bool {
-    view.live.is_well(node, view.now) && is_candidate(view, node)
+    view.state.nodes.contains_key(&node) && excluded(view, node).is_none()
 }
 
 /// The same of servers that others may have met a failure of.
-fn candidates(view: &View<'_>) -> impl Iterator<Item = NodeId> {
-    let stands = |node: &NodeId| view.live.stands(*node, view.now) && is_candidate(view, *node);
-    view.live.nodes().map(|(id, _)| id).filter(stands)
-}
-
-fn is_candidate(view: &View<'_>, node: NodeId) -> bool {
-    view.state.nodes.contains_key(&node)
-        && view.live.node(node).is_some_and(|live| live.free_bytes >= view.policy.free_bytes_min)
-        && view.live.failed_volumes(node) < NODE_FAILED_VOLUMES_MAX
-}
-
-struct Placed {
-    nodes: Vec<NodeId>,
-    /// How often a server shares its zone or rack with one before it.
-    shared: (usize, usize),
-}
-
-/// Whether a server shares its zone, and its rack, with one of `others`. A rack's name means one within a zone.
-pub(super) fn shares<'a>(info: &Node, others: impl Iterator<Item = &'a Node> + Clone) -> (bool, bool) {
-    let same_zone = |other: &&Node| other.zone == info.zone;
-    (others.clone().any(|o| same_zone(&o)), others.clone().any(|o| same_zone(&o) && o.rack == info.rack))
-}
-
-/// The primary and the other replicas: of the same tier; the least suspicious; in zones, then in racks of their own where
-/// that is possible; with other partners than the primary's other volumes have; where there is least; where there is room.
-/// `None` where there are too few servers.
-fn placement(
-    view: &View<'_>,
-    census: &Census,
-    primary: NodeId,
-    size: SizeClass,
-    usable: &[NodeId],
-) -> Option<Placed> {
-    let nodes = &view.state.nodes;
-    let tier = &nodes.get(&primary)?.tier;
-    let mut placed = Placed { nodes: vec![primary], shared: (0, 0) };
-    for _ in 1..view.state.configuration.replicas {
-        let chosen = placed.nodes.iter().filter_map(|node| nodes.get(node));
-        let candidates = usable.iter().filter(|node| !placed.nodes.contains(*node)).filter_map(|node| {
-            let info = nodes.get(node).filter(|info| info.tier == *tier)?;
-            let room = view.live.node(*node).map_or(0, |live| live.free_bytes / GIB);
-            let (zone, rack) = shares(info, chosen.clone());
-            let (pairs, load) = (census.pairs(primary, *node, size), census.load(*node, size));
-            let suspicion = view.live.suspicion(*node, view.now);
-            Some((suspicion, zone, rack, pairs, load, std::cmp::Reverse(room), *node))
-        });
-        let (_, zone, rack, _, _, _, next) = candidates.min()?;
-        placed.shared.0 += usize::from(zone);
-        placed.shared.1 += usize::from(rack);
-        placed.nodes.push(next);
-    }
-    Some(placed)
+pub(super) fn candidates(view: &View<'_>) -> impl Iterator<Item = NodeId> {
+    let does = |node: &NodeId| matches!(excluded(view, *node), None | Some(Excluded::Suspected));
+    view.state.nodes.keys().copied().filter(does)
 }

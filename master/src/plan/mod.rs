@@ -5,15 +5,19 @@ mod copies;
 mod decide;
 mod growth;
 mod lease;
+mod placement;
 mod repair;
+mod survey;
 
 #[cfg(test)]
 mod tests;
 
 pub use confirm::confirm;
 pub use decide::{Plan, decide};
+pub use growth::{Excluded, excluded};
 pub use lease::{Shortage, covers_all, select, shortage};
 pub use repair::{Cancelled, Irreparable, Repair, RepairStep, repair};
+pub use survey::{Survey, survey};
 
 use hay_common::ids::VolumeId;
 use hay_common::limits;
@@ -39,7 +43,7 @@ pub struct Policy {
     pub grow_percent: u64,
     /// Above this share a volume is full, in percent.
     pub full_percent: u64,
-    /// Free bytes below which a server gets no further volume.
+    /// Free bytes above its own reserve below which a server gets no further volume.
     pub free_bytes_min: u64,
 }
 
@@ -51,7 +55,7 @@ impl Default for Policy {
             volume_bytes_max: limits::VOLUME_BYTES_MAX,
             grow_percent: limits::VOLUME_GROW_PERCENT,
             full_percent: limits::VOLUME_FULL_PERCENT,
-            free_bytes_min: limits::FREE_SPACE_RESERVE_BYTES + limits::VOLUME_ROOM_BYTES,
+            free_bytes_min: limits::VOLUME_ROOM_BYTES,
         }
     }
 }

@@ -30,6 +30,8 @@ pub(crate) struct Report {
     pub volumes: Vec<VolumeInfo>,
     pub removed: Vec<VolumeId>,
     pub space: Space,
+    /// Of the free space, what is left free.
+    pub reserve_bytes: u64,
     pub digest: u64,
     pub sequence: u64,
     pub instance: u128,
@@ -72,6 +74,7 @@ fn to_wire(report: Report) -> v1::HeartbeatReport {
         digest: report.digest,
         sequence: report.sequence,
         instance: Bytes::copy_from_slice(&report.instance.to_be_bytes()),
+        free_space_reserve_bytes: Some(report.reserve_bytes),
     }
 }
 

@@ -121,6 +121,7 @@ impl Model {
             volumes: vec![report],
             removed: Vec::new(),
             free_bytes: 0,
+            reserve_bytes: 0,
             total_bytes: 0,
             sequence: 1,
             partial: false,

@@ -1,4 +1,5 @@
 mod fencing;
+mod growing;
 mod repairs;
 mod spread;
 
@@ -30,6 +31,7 @@ struct Server {
     commands: mpsc::Receiver<Down>,
     volumes: BTreeMap<VolumeId, VolumeReport>,
     free_bytes: u64,
+    reserve_bytes: u64,
 }
 
 fn id(n: u8) -> NodeId {
@@ -81,7 +83,7 @@ impl World {
         self.state.apply(Command::Register { node: id(n), info: info(n) });
         let (tx, commands) = mpsc::channel(100);
         let session = self.live.connect(id(n), tx, self.now);
-        let server = Server { session, commands, volumes, free_bytes: 100 * GIB };
+        let server = Server { session, commands, volumes, free_bytes: 100 * GIB, reserve_bytes: GIB };
         self.servers.insert(n, server);
         self.report(n);
     }
@@ -97,6 +99,7 @@ impl World {
             volumes,
             removed: Vec::new(),
             free_bytes: server.free_bytes,
+            reserve_bytes: server.reserve_bytes,
             total_bytes: 200 * GIB,
             sequence: 1,
             partial: false,
@@ -120,6 +123,9 @@ impl World {
         for command in plan.commands {
             let outcome = self.state.apply(command.clone());
             assert!(!matches!(outcome, Outcome::Refused(_)), "{command:?}: {outcome:?}");
+            if let Command::Create(volumes) = &command {
+                self.live.made(volumes, self.now);
+            }
         }
         for n in self.servers.keys().copied().filter(|n| !self.paused.contains(n)).collect::<Vec<_>>() {
             self.obey(n);
@@ -249,14 +255,14 @@ fn suspects_are_replaced_and_come_back() {
 #[test]
 fn no_room_means_no_new_volume_and_says_so() {
     let mut world = World::new(1, 1);
-    world.servers.get_mut(&0).unwrap().free_bytes = world.policy.free_bytes_min - 1;
+    world.servers.get_mut(&0).unwrap().free_bytes = GIB + world.policy.free_bytes_min - 1;
     world.report(0);
     let all = world.leased(&[]);
     assert_eq!(all.len(), 4, "what is there may be used: the server itself guards its reserve");
     let now = world.now;
     all.iter().for_each(|volume| world.live.suspect(*volume, now));
     assert!(!world.step());
-    assert_eq!(shortage(&world.view(), &[]), Some(Shortage::NoRoom));
+    assert_eq!(shortage(&world.view(), &[]), Some(Shortage::NoRoom { roomy: 0, wanted: 1 }));
 }
 
 #[test]
@@ -371,6 +377,7 @@ fn report_in_parts(world: &mut World, n: u8, parts: usize, heard: usize) -> Vec<
             volumes: part.to_vec(),
             removed: Vec::new(),
             free_bytes: 100 * GIB,
+            reserve_bytes: GIB,
             total_bytes: 200 * GIB,
             digest,
             sequence: 1,
@@ -390,7 +397,13 @@ fn what_is_in_a_part_of_a_report_that_has_not_come_yet_is_not_lost() {
         if is_new {
             let (tx, commands) = mpsc::channel(100);
             let session = world.live.connect(id(1), tx, world.now);
-            let server = Server { session, commands, volumes: held.clone(), free_bytes: 100 * GIB };
+            let server = Server {
+                session,
+                commands,
+                volumes: held.clone(),
+                free_bytes: 100 * GIB,
+                reserve_bytes: GIB,
+            };
             world.servers.insert(1, server);
         }
         for heard in 1..4 {

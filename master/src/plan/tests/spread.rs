@@ -2,12 +2,12 @@
 
 use super::*;
 
-fn labelled(n: u8, zone: &str, rack: &str) -> (u8, Node) {
+pub(super) fn labelled(n: u8, zone: &str, rack: &str) -> (u8, Node) {
     let info = Node { zone: zone.to_owned(), rack: rack.to_owned(), ..info(n) };
     (n, info)
 }
 
-fn world_of(servers: Vec<(u8, Node)>, replicas: u8) -> World {
+pub(super) fn world_of(servers: Vec<(u8, Node)>, replicas: u8) -> World {
     let mut world = World::new(0, replicas);
     for (n, info) in servers {
         world.connect(n, BTreeMap::new());
@@ -17,7 +17,7 @@ fn world_of(servers: Vec<(u8, Node)>, replicas: u8) -> World {
     world
 }
 
-fn unlabelled(servers: u8, replicas: u8) -> World {
+pub(super) fn unlabelled(servers: u8, replicas: u8) -> World {
     world_of((0..servers).map(|n| labelled(n, "", "")).collect(), replicas)
 }
 
@@ -260,6 +260,7 @@ fn two_runs_with_one_id_are_told_apart_and_a_restart_is_not_refused() {
             volumes,
             removed: Vec::new(),
             free_bytes: 1,
+            reserve_bytes: 0,
             total_bytes: 1,
             sequence: 2,
             partial: false,

@@ -36,6 +36,7 @@ async fn a_master_creates_and_seals_and_hears_of_it() {
     let mut session = sessions.recv().await.unwrap();
     let first = session.report().await;
     assert!(first.full && first.volumes.is_empty() && first.digest == 0);
+    assert_eq!(first.free_space_reserve_bytes, Some(0), "its own, not the usual one");
     assert_eq!(first.node, core.node().to_wire());
     assert_eq!((first.tier.as_str(), first.address.as_str()), ("hot", "127.0.0.1:1"));
     assert!(first.total_bytes > 0);
