@@ -101,7 +101,15 @@ impl App {
 
     /// Lets only the administrator of the cluster through.
     pub(crate) async fn administrator(&self, caller: &Authenticated) -> Result<(), Failure> {
-        if self.whoami(caller).await?.principal.administrator {
+        let who = self.whoami(caller).await.map_err(|failure| match failure.code {
+            ErrorCode::Unavailable | ErrorCode::NotLeader | ErrorCode::DeadlineExceeded => {
+                let text =
+                    format!("the filer, which knows who may ask, does not answer: {}", failure.message);
+                Failure::new(failure.code, text)
+            }
+            _ => failure,
+        })?;
+        if who.principal.administrator {
             return Ok(());
         }
         Err(Failure::new(ErrorCode::Forbidden, "only the cluster's administrator may see this"))

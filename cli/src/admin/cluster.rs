@@ -3,13 +3,20 @@
 use serde_json::Value;
 
 use super::fields::{at, list, size, table, text};
-use crate::output::Output;
+use crate::api::ApiError;
+use crate::output::{Output, shown};
 use crate::run::Context;
 use crate::stop::{Exit, Stop};
 
 /// Masters, volume servers and metadata at a glance.
 pub async fn cluster_status(context: Context) -> Result<Exit, Stop> {
-    let status = context.client.cluster().await?;
+    let status = match context.client.cluster().await {
+        Ok(status) => status,
+        Err(error @ ApiError::Refused { status: 503 | 504, .. }) => {
+            return Err(unknown(error, &context).await);
+        }
+        Err(error) => return Err(error.into()),
+    };
     if context.out.json() {
         context.out.value(&status)?;
     } else {
@@ -18,17 +25,20 @@ pub async fn cluster_status(context: Context) -> Result<Exit, Stop> {
     Ok(Exit::Ok)
 }
 
+/// Who may ask is known to the filer. Without it there is what a gateway tells everybody: who can't do its work, and why.
+async fn unknown(error: ApiError, context: &Context) -> Stop {
+    let readiness = context.client.ready().await.err();
+    let stop = Stop::from(error);
+    match readiness {
+        Some(readiness) => Stop { message: format!("{}; {readiness}", stop.message), ..stop },
+        None => stop,
+    }
+}
+
 fn print(out: Output, status: &Value) -> std::io::Result<()> {
-    out.line(format_args!("cluster     {}", text(status, "cluster")))?;
-    out.line(format_args!("state       {}", readiness(status)))?;
-    out.line(format_args!("durability  {}", text(status, "durability")))?;
-    let volumes = at(status, &["volumes"]).unwrap_or(&Value::Null);
-    out.line(format_args!(
-        "volumes     {} writable, {} sealed, {} being created",
-        text(volumes, "writable"),
-        text(volumes, "sealed"),
-        text(volumes, "creating")
-    ))?;
+    for line in summary(status) {
+        out.line(format_args!("{line}"))?;
+    }
     let mut masters = table(&["MASTER", "ADDRESS", "LEADER", "VOTER"]);
     for member in list(status, &["masters"]) {
         let row = [text(member, "id"), text(member, "address"), yes(member, "leader"), yes(member, "voter")];
@@ -55,10 +65,13 @@ fn print(out: Output, status: &Value) -> std::io::Result<()> {
             size(tenant, "logical_bytes"),
         ]);
     }
-    for table in [masters, nodes, tenants] {
-        out.line(format_args!("\n{}", table.trim_fmt()))?;
+    out.line(format_args!("\n{}", masters.trim_fmt()))?;
+    out.line(format_args!("\n{}", nodes.trim_fmt()))?;
+    for line in without_new_volumes(status) {
+        out.line(format_args!("{line}"))?;
     }
-    let filer = at(status, &["filer"]).unwrap_or(&Value::Null);
+    let Some(filer) = at(status, &["filer"]).filter(|filer| filer.is_object()) else { return Ok(()) };
+    out.line(format_args!("\n{}", tenants.trim_fmt()))?;
     out.line(format_args!(
         "\nmetadata    {} contents owned, {} references, {} copies ({}), {} to be collected; {} index",
         text(filer, "contents_owned"),
@@ -68,6 +81,47 @@ fn print(out: Output, status: &Value) -> std::io::Result<()> {
         text(filer, "delete_queue"),
         text(filer, "path_index_mode")
     ))
+}
+
+fn summary(status: &Value) -> Vec<String> {
+    let volumes = at(status, &["volumes"]).unwrap_or(&Value::Null);
+    let mut lines = vec![
+        format!("cluster     {}", text(status, "cluster")),
+        format!("state       {}", readiness(status)),
+        format!("durability  {}", text(status, "durability")),
+        format!("replicas    {}", text(status, "replicas")),
+        format!(
+            "volumes     {} writable, {} sealed, {} being created",
+            text(volumes, "writable"),
+            text(volumes, "sealed"),
+            text(volumes, "creating")
+        ),
+    ];
+    if let Some(lacking) =
+        volumes.get("lacking_copies").and_then(Value::as_u64).filter(|lacking| *lacking > 0)
+    {
+        let first: Vec<String> =
+            list(volumes, &["lacking_copies_first"]).iter().map(ToString::to_string).collect();
+        let more = if lacking > first.len() as u64 { ", …" } else { "" };
+        lines.push(format!(
+            "            {lacking} lack copies: `hay volume repair` {}{more}",
+            first.join(", ")
+        ));
+    }
+    let warnings = list(status, &["warnings"]).iter().filter_map(Value::as_str);
+    lines.extend(warnings.map(|warning| format!("warning     {}", shown(warning))));
+    lines
+}
+
+/// Of the servers that live.
+fn without_new_volumes(status: &Value) -> Vec<String> {
+    let lives = |node: &&Value| node.get("alive").and_then(Value::as_bool) == Some(true);
+    let nodes = list(status, &["nodes"]).iter().filter(lives);
+    let line = |node: &Value| {
+        let reason = node.get("no_new_volumes").and_then(Value::as_str)?;
+        Some(format!("{} gets no new volumes: {}", text(node, "address"), shown(reason)))
+    };
+    nodes.filter_map(line).collect()
 }
 
 fn readiness(status: &Value) -> String {
@@ -83,4 +137,44 @@ fn readiness(status: &Value) -> String {
 
 fn yes(value: &Value, name: &str) -> String {
     value.get(name).and_then(Value::as_bool).map_or("-", |yes| if yes { "yes" } else { "no" }).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::scripted::{Act, answer, play};
+    use hay_common::clock::SystemClock;
+    use serde_json::json;
+
+    #[test]
+    fn what_an_operator_should_look_at_is_said() {
+        let status = json!({
+            "cluster": "c", "ready": true, "durability": "sync", "replicas": 2,
+            "volumes": { "writable": 4, "sealed": 9, "creating": 0, "lacking_copies": 3, "lacking_copies_first": [4, 9] },
+            "warnings": ["--replicas is not the same"],
+            "nodes": [
+                { "address": "a:1", "alive": true, "no_new_volumes": "its disk is full" },
+                { "address": "b:1", "alive": true, "no_new_volumes": null },
+                { "address": "c:1", "alive": false, "no_new_volumes": "it is not heard" },
+            ],
+        });
+        let lines = summary(&status);
+        assert_eq!(lines[3], "replicas    2");
+        assert_eq!(lines[5], "            3 lack copies: `hay volume repair` 4, 9, …");
+        assert_eq!(lines[6], "warning     --replicas is not the same");
+        assert_eq!(without_new_volumes(&status), ["a:1 gets no new volumes: its disk is full"]);
+    }
+
+    #[tokio::test]
+    async fn without_the_filer_it_is_said_who_does_not_answer() {
+        let refused = br#"{"error":{"code":"deadline_exceeded","message":"the filer does not answer"}}"#;
+        let ready = br#"{"ready":false,"not_ready":[["filer","it does not answer"]]}"#;
+        let answers =
+            [answer("504 Gateway Timeout", "", refused), answer("503 Service Unavailable", "", ready)];
+        let (client, _) = play(answers.into_iter().map(Act::Answer).collect()).await;
+        let context = Context { client, out: Output::new(true), clock: SystemClock::shared() };
+        let stop = cluster_status(context).await.unwrap_err();
+        let message = stop.message;
+        assert!(message.contains("the filer does not answer") && message.contains("not ready"), "{message}");
+    }
 }

@@ -175,6 +175,12 @@ fn status(status: v1::ClusterStatusReply) -> Result<ClusterStatus, ConvertError>
         raft_applied: status.raft_applied,
         durability: status.durability,
         not_ready: (!status.ready).then_some(status.not_ready_reason),
+        servers_unknown: status.servers_unknown,
+        masters_problem: said(status.masters_problem),
+        replicas: status.replicas,
+        volumes_lacking: status.volumes_lacking,
+        lacking: status.lacking.into_iter().map(VolumeId).collect(),
+        warnings: status.warnings,
     })
 }
 
@@ -188,7 +194,13 @@ fn node(node: v1::NodeStatus) -> Result<NodeStatus, ConvertError> {
         alive: node.alive,
         last_heard_ms_ago: node.last_heard_ms_ago,
         free_bytes: node.free_bytes,
+        reserve_bytes: node.free_space_reserve_bytes,
         total_bytes: node.total_bytes,
         volumes: node.volumes,
+        no_new_volumes: said(node.no_new_volumes),
     })
+}
+
+fn said(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
 }

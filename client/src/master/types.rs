@@ -197,12 +197,16 @@ pub struct NodeStatus {
     pub alive: bool,
     /// When, in ms before now.
     pub last_heard_ms_ago: u64,
-    /// Bytes free.
+    /// Bytes free, its reserve included.
     pub free_bytes: u64,
+    /// Bytes that it leaves free.
+    pub reserve_bytes: u64,
     /// Bytes in all.
     pub total_bytes: u64,
     /// Its volumes.
     pub volumes: u32,
+    /// Why it gets no new ones.
+    pub no_new_volumes: Option<String>,
 }
 
 /// How the cluster is.
@@ -228,4 +232,16 @@ pub struct ClusterStatus {
     pub durability: String,
     /// Why no lease can be granted.
     pub not_ready: Option<String>,
+    /// The master that answered does not lead: what it says of volume servers is nothing but their names.
+    pub servers_unknown: bool,
+    /// What keeps that master from its work.
+    pub masters_problem: Option<String>,
+    /// Servers that hold a new volume.
+    pub replicas: u32,
+    /// Sealed volumes that lack copies.
+    pub volumes_lacking: u32,
+    /// The first of them.
+    pub lacking: Vec<VolumeId>,
+    /// What an operator should look at, for people.
+    pub warnings: Vec<String>,
 }

@@ -41,6 +41,10 @@ pub(super) struct World {
     pub(super) commit_failures: VecDeque<ErrorCode>,
     pub(super) read_failures: VecDeque<ErrorCode>,
     pub(super) calls: Vec<&'static str>,
+    /// Whether the caller is the administrator.
+    pub(super) administrator: bool,
+    /// What the filer says of itself; nothing, it does not say.
+    pub(super) filer_status: Option<v1::FilerStatusReply>,
 }
 
 #[derive(Clone, Default)]
@@ -127,7 +131,13 @@ impl Filer for Inner {
             return Err(to_status(failure(ErrorCode::Unauthenticated)));
         }
         let id = Bytes::from_static(&[2; 16]);
-        Ok(Response::new(v1::WhoamiReply { principal: id.clone(), tenant: id, ..Default::default() }))
+        let administrator = self.0.lock().administrator;
+        Ok(Response::new(v1::WhoamiReply {
+            principal: id.clone(),
+            tenant: id,
+            administrator,
+            ..Default::default()
+        }))
     }
     async fn begin(&self, _: Request<v1::BeginRequest>) -> Answer<v1::BeginReply> {
         self.0.lock().calls.push("begin");
@@ -156,7 +166,7 @@ impl Filer for Inner {
         Ok(Response::new(v1::OpenSessionsReply { ttl_ms: 3_600_000 }))
     }
     async fn filer_status(&self, _: Request<v1::FilerStatusRequest>) -> Answer<v1::FilerStatusReply> {
-        not_here()
+        self.0.lock().filer_status.clone().map_or_else(not_here, |status| Ok(Response::new(status)))
     }
 }
 

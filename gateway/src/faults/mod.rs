@@ -1,6 +1,7 @@
 //! What the gateway repeats silently, and what it leaves behind when it can't.
 
 mod inner;
+mod status;
 mod wire;
 
 use std::sync::Arc;

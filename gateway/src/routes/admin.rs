@@ -1,18 +1,16 @@
-//! What the cluster and its parts look like; for administrators, but for what a caller may know of itself.
+//! What parts of the cluster look like, and what is done to them; for administrators, but for what a caller may know of
+//! itself.
 
 use std::sync::Arc;
 
-use hay_client::filer::{FilerStatus, Usage};
-use hay_client::master::{
-    ClusterStatus, MasterMember, MastersChange, RepairCancelled, RepairStep, VolumeInfo,
-};
+use hay_client::filer::Usage;
+use hay_client::master::{MasterMember, MastersChange, RepairCancelled, RepairStep, VolumeInfo};
 use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::VolumeId;
 use hay_common::limits::{LIST_PAGE_DEFAULT, LIST_PAGE_MAX};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::operations::reasons;
 use crate::app::App;
 use crate::auth::Authenticated;
 use crate::reply::{self, Refusal, Reply};
@@ -37,41 +35,6 @@ pub(super) async fn usage(app: &Arc<App>, caller: &Authenticated) -> Result<Repl
     let own =
         own.ok_or_else(|| Failure::new(ErrorCode::Internal, "the filer counts nothing for this tenant"))?;
     Ok(reply::json(StatusCode::OK, &usage_json(own)))
-}
-
-pub(super) async fn cluster_status(app: &Arc<App>, caller: &Authenticated) -> Result<Reply, Refusal> {
-    app.administrator(caller).await?;
-    let (cluster, filer) = tokio::try_join!(app.deps.master.cluster_status(), app.deps.filer.status())?;
-    let not_ready: Vec<Value> = reasons(app)
-        .await
-        .into_iter()
-        .map(|(role, reason)| json!({ "role": role, "reason": reason }))
-        .collect();
-    let value = json!({
-        "cluster": cluster.cluster,
-        "ready": not_ready.is_empty(),
-        "not_ready": not_ready,
-        "durability": filer.durability,
-        "masters": cluster.masters.iter().map(master_json).collect::<Vec<_>>(),
-        "nodes": nodes_json(&cluster),
-        "volumes": {
-            "writable": cluster.volumes_writable,
-            "sealed": cluster.volumes_sealed,
-            "creating": cluster.volumes_creating,
-        },
-        "master": {
-            "raft_term": cluster.raft_term,
-            "raft_applied": cluster.raft_applied,
-            "durability": cluster.durability,
-        },
-        "filer": filer_json(&filer),
-        "gateway": {
-            "version": env!("CARGO_PKG_VERSION"),
-            "buffer_bytes": app.buffers.held(),
-            "buffer_peak_bytes": app.buffers.peak(),
-        },
-    });
-    Ok(reply::json(StatusCode::OK, &value))
 }
 
 /// Volumes in the order of their ids, paged by `after` and `limit`.
@@ -150,7 +113,7 @@ pub(super) async fn change_masters(
     let name = query.text("master").filter(|name| !name.is_empty()).ok_or_else(|| {
         Failure::new(
             ErrorCode::InvalidArgument,
-            "name the master by its id or address, as in master=10.0.0.1:7000",
+            "name the master by its id or address, as in master=10.0.0.1:7001",
         )
     })?;
     let dry_run = query.flag("dry_run")?;
@@ -169,7 +132,7 @@ fn volume_id(text: &str) -> Result<VolumeId, Failure> {
     text.parse().map(VolumeId).map_err(bad)
 }
 
-fn usage_json(usage: &Usage) -> Value {
+pub(super) fn usage_json(usage: &Usage) -> Value {
     json!({
         "tenant": usage.tenant,
         "name": usage.name,
@@ -179,7 +142,7 @@ fn usage_json(usage: &Usage) -> Value {
     })
 }
 
-fn master_json(member: &MasterMember) -> Value {
+pub(super) fn master_json(member: &MasterMember) -> Value {
     json!({
         // As text: many readers of JSON keep 53 bits of a number.
         "id": member.id.to_string(),
@@ -189,43 +152,6 @@ fn master_json(member: &MasterMember) -> Value {
         "lag": member.lag,
         "last_heard_ms_ago": member.heard_ms_ago,
         "problem": member.problem,
-    })
-}
-
-fn nodes_json(cluster: &ClusterStatus) -> Vec<Value> {
-    let node = |n: &hay_client::master::NodeStatus| {
-        json!({
-            "node": n.node,
-            "address": n.address,
-            "rack": n.rack,
-            "zone": n.zone,
-            "tier": n.tier,
-            "alive": n.alive,
-            "last_heard_ms_ago": n.last_heard_ms_ago,
-            "free_bytes": n.free_bytes,
-            "total_bytes": n.total_bytes,
-            "volumes": n.volumes,
-        })
-    };
-    cluster.nodes.iter().map(node).collect()
-}
-
-fn filer_json(filer: &FilerStatus) -> Value {
-    json!({
-        "raft_term": filer.raft_term,
-        "raft_applied": filer.raft_applied,
-        "log_time_ms": filer.log_time_ms,
-        "durability": filer.durability,
-        "path_index_mode": filer.path_index_mode,
-        "tenants": filer.tenants.iter().map(usage_json).collect::<Vec<_>>(),
-        "contents_owned": filer.contents_owned,
-        "references": filer.references,
-        "copies": filer.copies,
-        "copy_bytes": filer.copy_bytes,
-        "delete_queue": filer.delete_queue,
-        "manifests_unpublished": filer.manifests_unpublished,
-        "manifests_draining": filer.manifests_draining,
-        "sessions": filer.sessions,
     })
 }
 

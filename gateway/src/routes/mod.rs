@@ -7,6 +7,7 @@ pub(crate) mod operations;
 mod put;
 mod read;
 mod remove;
+pub(crate) mod status;
 mod tree;
 
 use std::sync::Arc;
@@ -179,7 +180,7 @@ async fn dispatch(
         (Route::Files(path), Method::DELETE) => remove::remove(app, caller, path, &ask.head).await,
         (Route::Files(path) | Route::Stream(path), _) => read::read(app, caller, path, &ask).await,
         (Route::List(path), _) => list::list(app, caller, path, &ask.head).await,
-        (Route::ClusterStatus, _) => admin::cluster_status(app, &caller).await,
+        (Route::ClusterStatus, _) => status::cluster_status(app, &caller).await,
         (Route::Volumes, _) => admin::volumes(app, &caller, ask.head.uri.query()).await,
         (Route::VolumeRepair(id), _) => admin::volume_repair(app, &caller, id, ask.head.uri.query()).await,
         (Route::Masters(change), _) => {
