@@ -21,10 +21,11 @@ pub enum ClusterCommand {
     /// Give a master that follows a vote
     #[command(after_help = "\
 Examples:
-  hay master --dir ./master-4 --listen 10.0.0.4:7000 --peers 10.0.0.1:7000,10.0.0.2:7000,10.0.0.3:7000 --cluster-key ./cluster.key
-  hay cluster add-master 10.0.0.4:7000
+  hay master --dir /srv/master --cluster-key /etc/haystore/cluster.key --insecure-no-tls --listen 10.0.0.4:7001 \\
+      --replicas 2 --peers 10.0.0.1:7001,10.0.0.2:7001,10.0.0.3:7001,10.0.0.4:7001
+  hay cluster add-master 10.0.0.4:7001
 
-A new master, or one that comes back with an empty directory, joins by itself and follows: it counts for nothing until it
+Give all other processes the new list of masters first. A new master, or one that comes back with an empty directory, joins by itself and follows: it counts for nothing until it
 is added. It must have caught up first: `hay cluster members` says what it lacks.")]
     AddMaster {
         /// Its id, or its address
@@ -36,7 +37,7 @@ is added. It must have caught up first: `hay cluster members` says what it lacks
     /// Take a master out of the cluster, for good
     #[command(after_help = "\
 Examples:
-  hay cluster remove-master 10.0.0.2:7000 --dry-run
+  hay cluster remove-master 10.0.0.2:7001 --dry-run
   hay cluster remove-master 5410963128433151716 --yes
 
 Not done where those that are left would have no majority that answers. Add its successor first. What is removed must not

@@ -34,7 +34,7 @@ pub struct GatewayArgs {
     /// The masters, all of them
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', required = true, env = "HAY_MASTERS")]
     pub masters: Vec<String>,
-    /// The filers, all of them
+    /// The filer: there can be only one so far
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', required = true, env = "HAY_FILERS")]
     pub filers: Vec<String>,
     /// Where bodies go that stall while others need the memory; without it slow ones lose their place instead. Nothing in

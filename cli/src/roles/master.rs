@@ -23,9 +23,10 @@ Example:
 
 Three masters, of which one may fail, on three machines:
   hay master --dir /srv/master --cluster-key /etc/haystore/cluster.key --insecure-no-tls --listen 10.0.0.1:7001 \\
-      --peers 10.0.0.1:7001,10.0.0.2:7001,10.0.0.3:7001
+      --replicas 2 --peers 10.0.0.1:7001,10.0.0.2:7001,10.0.0.3:7001
 
-A group is formed once, when all of the list are there and none has been part of one.")]
+A group is formed once, when all of the list are there and none has been part of one. Give all masters the same --replicas:
+whoever leads sets it, and without it what is stored stands on one server only.")]
 pub struct MasterArgs {
     /// The address of its gRPC port; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7001", env = "HAY_LISTEN")]
