@@ -1,6 +1,7 @@
 //! A cluster of real processes: files in by one gateway and out by another, and every process killed, paused or cut off
 //! in the middle of a write load.
 
+mod alone;
 mod deaths;
 mod files;
 mod leader;

@@ -29,7 +29,7 @@ enum Harm {
 const GOES_ON_WITHIN: Duration = Duration::from_secs(30);
 
 /// Waits until `load` has had `more` further writes acknowledged.
-async fn goes_on(load: &Load, more: u64, what: &str) {
+pub(super) async fn goes_on(load: &Load, more: u64, what: &str) {
     let from = load.acknowledged();
     eventually_async(what, GOES_ON_WITHIN, || async {
         let done = load.acknowledged() - from;

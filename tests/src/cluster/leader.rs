@@ -14,17 +14,17 @@ use crate::kill::history::History;
 use crate::kill::load::{Errors, Load};
 
 /// Asserted at six times the 5 s that are asked for.
-const NEW_LEASE_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const NEW_LEASE_WITHIN: Duration = Duration::from_secs(30);
 /// Each round leaves volumes behind that nobody may write to for a while, and there is a bound to these.
 const ROUNDS_OF_A_CLUSTER: u64 = 3;
 
-async fn open_volumes(masters: &MasterClient) -> Vec<VolumeId> {
+pub(super) async fn open_volumes(masters: &MasterClient) -> Vec<VolumeId> {
     let page = masters.volumes(VolumeId(0), 1_000).await.unwrap();
     page.volumes.iter().filter(|info| info.state == VolumeState::Writable).map(|info| info.id).collect()
 }
 
 /// Waits for volumes of both classes that were not there before; `known` can't be written to.
-async fn new_volumes(masters: &MasterClient, known: &[VolumeId]) {
+pub(super) async fn new_volumes(masters: &MasterClient, known: &[VolumeId]) {
     for class in [SizeClass::Small, SizeClass::Large] {
         loop {
             match masters.writable(class).await {
