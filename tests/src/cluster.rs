@@ -6,6 +6,7 @@ mod deaths;
 mod files;
 mod leader;
 mod members;
+mod repairs;
 mod restarts;
 
 use crate::harness::{Cluster, Pattern, Shape, heavy, seed};

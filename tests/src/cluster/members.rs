@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::harness::{Cluster, Pattern, Ran, START_WITHIN, Shape, cluster_turn, eventually, hay};
 
-fn admin(cluster: &Cluster, args: &[&str]) -> Ran {
+pub fn admin(cluster: &Cluster, args: &[&str]) -> Ran {
     let environment = cluster.environment();
     let env: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
     hay(args, &env)
