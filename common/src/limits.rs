@@ -490,7 +490,9 @@ pub const GROUP_LEARNED_MAX: usize = 4;
 
 // ---- growth on servers in doubt ----
 
-/// Where too few volume servers are above suspicion, volumes are made on others no sooner than this after the last time …
+/// Volumes made on servers that failed, of which a leader remembers it.
+pub const DOUBTFUL_VOLUMES_MAX: usize = 4_096;
+/// When such a volume has failed, the next are made no sooner than this after it …
 pub const GROWTH_PAUSE: Duration = Duration::from_secs(1);
 /// … or twice as late each further time, but no later than this.
 pub const GROWTH_PAUSE_MAX: Duration = Duration::from_secs(5 * 60);

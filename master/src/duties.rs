@@ -8,7 +8,7 @@ use hay_common::limits::{HEARTBEAT_EVERY, HEARTBEAT_GONE};
 
 use crate::core::MasterCore;
 use crate::plan::decide;
-use crate::state::Command;
+use crate::state::{Command, Outcome};
 
 /// After a change that was refused or failed, so that a stubborn fault does not spin.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -87,9 +87,10 @@ async fn act(core: &MasterCore) {
         {
             match outcome {
                 Ok(outcome) => {
-                    if let Command::Create(volumes) = command {
+                    if let (Command::Create(volumes), Outcome::Created(ids)) = (command, &outcome) {
                         let now = core.clock.monotonic();
-                        core.live.lock().made(volumes, now);
+                        let mut live = core.live.lock();
+                        ids.iter().zip(volumes).for_each(|(id, volume)| live.made(*id, volume, now));
                     }
                     tracing::info!(?command, ?outcome, "changed the volume map");
                 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use hay_common::ids::{Epoch, NodeId, VolumeId};
 use hay_common::limits::{
-    GROWTH_CALM, GROWTH_PAUSE, GROWTH_PAUSE_MAX, HEARTBEAT_COMMAND_AGAIN, HEARTBEAT_GONE, HEARTBEAT_TIMEOUT,
-    NODE_SUSPECTED, NODE_SUSPECTED_MAX, VOLUME_AVOIDED, VOLUME_CREATE_PATIENCE,
+    DOUBTFUL_VOLUMES_MAX, GROWTH_CALM, GROWTH_PAUSE, GROWTH_PAUSE_MAX, HEARTBEAT_COMMAND_AGAIN,
+    HEARTBEAT_GONE, HEARTBEAT_TIMEOUT, NODE_SUSPECTED, NODE_SUSPECTED_MAX, VOLUME_AVOIDED,
+    VOLUME_CREATE_PATIENCE,
 };
 use hay_common::model::{SizeClass, VolumeState, volumes_digest};
 use tokio::sync::mpsc;
@@ -196,7 +197,7 @@ pub struct Accusation {
 }
 
 /// For how long two servers are kept apart.
-const RIFT: Lengths = Lengths { least: NODE_SUSPECTED, most: NODE_SUSPECTED_MAX, calm: NODE_SUSPECTED };
+const RIFT: Lengths = Lengths { least: NODE_SUSPECTED, most: NODE_SUSPECTED_MAX, calm: GROWTH_PAUSE_MAX };
 
 /// How long to wait after volumes that are likely to fail.
 const PAUSE: Lengths = Lengths { least: GROWTH_PAUSE, most: GROWTH_PAUSE_MAX, calm: GROWTH_CALM };
@@ -231,9 +232,12 @@ pub struct Live {
     accusations: BTreeMap<NodeId, Accusation>,
     /// Volumes that servers were told to seal, lately.
     seals: HashMap<VolumeId, Duration>,
-    /// Pairs of servers of which one has met a failure of the other, whomever one believes: no new volumes on both.
+    /// Pairs of servers of which one has met a failure of the other on a volume that had never worked, whomever one believes:
+    /// no new volumes on both.
     rifts: Terms<(NodeId, NodeId)>,
-    /// Tiers and classes of which volumes were made in spite of such doubts.
+    /// Volumes that were made in spite of such doubts, and have not failed yet.
+    doubtful: BTreeMap<VolumeId, (String, SizeClass)>,
+    /// Tiers and classes of which such a volume has failed.
     pauses: Terms<(String, SizeClass)>,
     /// What changed in the map up to here was told to the servers that it concerns.
     told: u64,
@@ -309,13 +313,10 @@ impl Live {
         let is_trusted = known.trusted_from <= now;
         // Of two that are told to seal, the first refuses what the other has under way: that is no failure.
         let seals = &self.seals;
-        let accused: Vec<(NodeId, Accusation)> = known
+        let failures: Vec<(NodeId, VolumeId, String)> = known
             .new_failures(&report)
             .filter(|(_, volume)| !seals.contains_key(&volume.id))
-            .map(|(node, volume)| {
-                let reason = volume.read_only_reason.clone().unwrap_or_default();
-                (node, Accusation { by: report.node, reason, at: now })
-            })
+            .map(|(node, volume)| (node, volume.id, volume.read_only_reason.clone().unwrap_or_default()))
             .collect();
         known.free_bytes = report.free_bytes.saturating_sub(report.reserve_bytes);
         known.reserve_bytes = report.reserve_bytes;
@@ -344,11 +345,18 @@ impl Live {
             false => known.complete && digest == report.digest,
         };
         let heard = if is_known { Heard::Known } else { Heard::AskFull };
-        for (node, accusation) in accused {
-            self.rifts.begin(pair(report.node, node), RIFT, now);
+        for (node, volume, reason) in failures {
+            // One that has worked says nothing of the next one.
+            let has_worked = self.has_worked(volume);
+            if let Some(class) = self.doubtful.remove(&volume).filter(|_| !has_worked) {
+                self.pauses.begin(class, PAUSE, now);
+            }
+            if is_trusted && !has_worked {
+                self.rifts.begin(pair(report.node, node), RIFT, now);
+            }
             if is_trusted {
                 self.suspicions.accuse(report.node, node, now);
-                self.accusations.insert(node, accusation);
+                self.accusations.insert(node, Accusation { by: report.node, reason, at: now });
             }
         }
         heard
@@ -357,6 +365,11 @@ impl Live {
     /// The last that was said of a server that failed as a replica.
     pub fn accusation(&self, node: NodeId) -> Option<&Accusation> {
         self.accusations.get(&node)
+    }
+
+    /// Whether every server that has a volume has said that it holds needles of it.
+    fn has_worked(&self, volume: VolumeId) -> bool {
+        self.nodes.values().filter_map(|known| known.volumes.get(&volume)).all(|report| report.needles > 0)
     }
 
     /// Whether one of two servers has met a failure of the other, lately.
@@ -370,19 +383,22 @@ impl Live {
         servers.iter().enumerate().any(|(at, one)| later(at).any(|other| self.are_apart(*one, *other, now)))
     }
 
-    /// Volumes are in the map now. Those on servers that failed, or failed each other, may be lost to their first append.
-    pub fn made(&mut self, volumes: &[NewVolume], now: Duration) {
-        for NewVolume { class, nodes } in volumes {
-            let is_doubtful = |live: &Self| {
-                nodes.iter().any(|node| !live.is_well(*node, now)) || live.any_apart(nodes, now)
-            };
-            if is_doubtful(self) {
-                self.pauses.begin((class.tier.clone(), class.size), PAUSE, now);
-            }
+    /// Whether a volume on these servers may be lost to its first append: they failed, or failed each other.
+    pub fn is_doubtful(&self, servers: &[NodeId], now: Duration) -> bool {
+        servers.iter().any(|node| !self.is_well(*node, now)) || self.any_apart(servers, now)
+    }
+
+    /// A volume is in the map now.
+    pub fn made(&mut self, id: VolumeId, volume: &NewVolume, now: Duration) {
+        if self.is_doubtful(&volume.nodes, now) {
+            self.doubtful.insert(id, (volume.class.tier.clone(), volume.class.size));
+        }
+        while self.doubtful.len() > DOUBTFUL_VOLUMES_MAX {
+            self.doubtful.pop_first();
         }
     }
 
-    /// How long no more volumes are to be made in spite of doubts.
+    /// How long no more volumes are to be made in spite of doubts: the last ones have failed.
     pub fn growth_pause(&self, tier: &str, size: SizeClass, now: Duration) -> Option<Duration> {
         self.pauses.left(&(tier.to_owned(), size), now)
     }

@@ -25,8 +25,9 @@ Examples:
       --replicas 2 --peers 10.0.0.1:7001,10.0.0.2:7001,10.0.0.3:7001,10.0.0.4:7001
   hay cluster add-master 10.0.0.4:7001
 
-Give all other processes the new list of masters first. A new master, or one that comes back with an empty directory, joins by itself and follows: it counts for nothing until it
-is added. It must have caught up first: `hay cluster members` says what it lacks.")]
+Give all other processes the new list of masters first. A new master, or one that comes back with an empty directory, joins
+by itself and follows: it counts for nothing until it is added. It must have caught up first: `hay cluster members` says
+what it lacks.")]
     AddMaster {
         /// Its id, or its address
         master: String,

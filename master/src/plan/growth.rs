@@ -95,8 +95,8 @@ impl Census {
 /// where there are servers enough. Servers that have failed each other get no volumes together.
 ///
 /// Where too few are above suspicion the others that speak must do: a suspicion is a guess, and without volumes nothing is
-/// written for sure. But then only what writers need is made, and after a pause that grows: where servers fail each other
-/// indeed, every volume is lost to its first append.
+/// written for sure. But then only what writers need is made, and when the last ones have failed, after a pause that grows:
+/// where servers fail each other indeed, every volume is lost to its first append.
 pub(super) fn growth(view: &View<'_>) -> Vec<NewVolume> {
     let mut tiers: BTreeMap<&str, Vec<NodeId>> = BTreeMap::new();
     for node in candidates(view) {
@@ -114,16 +114,12 @@ fn in_tier(view: &View<'_>, tier: &str, there: &[NodeId]) -> Vec<NewVolume> {
         true => view.live.is_well(node, view.now),
         false => view.live.stands(node, view.now),
     });
-    let are_apart = view.live.any_apart(&well, view.now);
     let mut new = Vec::new();
     for size in SIZES {
-        // Where some that look well have failed each other, and writers have nothing, more of the same is no help.
-        let is_of_use = census.has_any(size, there) || !are_apart;
-        if is_enough && is_of_use {
+        if is_enough {
             grow(view, &mut census, size, (&well, there), &mut new);
-        } else {
-            tide_over(view, &mut census, (tier, size), there, &mut new);
         }
+        tide_over(view, &mut census, (tier, size), there, &mut new);
     }
     new
 }
@@ -186,12 +182,14 @@ fn tide_over(
     there: &[NodeId],
     new: &mut Vec<NewVolume>,
 ) {
-    if census.has_any(size, there) || view.live.growth_pause(tier, size, view.now).is_some() {
+    if census.has_any(size, there) {
         return;
     }
+    let is_paused = view.live.growth_pause(tier, size, view.now).is_some();
+    let may_be = |nodes: &Vec<NodeId>| !is_paused || !view.live.is_doubtful(nodes, view.now);
     for node in there {
         if census.count(*node, size).all < view.policy.active_per_class_max
-            && let Some(nodes) = placement(view, census, *node, size, there)
+            && let Some(nodes) = placement(view, census, *node, size, there).filter(may_be)
         {
             census.add(size, &nodes);
             new.push(new_volume(view, size, nodes));

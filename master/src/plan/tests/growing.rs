@@ -47,7 +47,7 @@ fn where_no_append_succeeds_volumes_are_made_ever_more_slowly() {
             made.push(world.state.volumes.len() - before);
         }
         // In the last ten minutes of an hour: a pause of five minutes, and what a server gets when it is trusted again.
-        assert!(made[5] <= usize::from(servers) * 20, "{servers} servers, {replicas} replicas: {made:?}");
+        assert!(made[5] <= usize::from(servers) * 30, "{servers} servers, {replicas} replicas: {made:?}");
         let reason = (0..600).find_map(|_| {
             write(&mut world, |_, _| true);
             match shortage(&world.view(), &select(&world.view(), &[], 0)) {

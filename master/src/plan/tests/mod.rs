@@ -123,8 +123,8 @@ impl World {
         for command in plan.commands {
             let outcome = self.state.apply(command.clone());
             assert!(!matches!(outcome, Outcome::Refused(_)), "{command:?}: {outcome:?}");
-            if let Command::Create(volumes) = &command {
-                self.live.made(volumes, self.now);
+            if let (Command::Create(volumes), Outcome::Created(ids)) = (&command, &outcome) {
+                ids.iter().zip(volumes).for_each(|(id, volume)| self.live.made(*id, volume, self.now));
             }
         }
         for n in self.servers.keys().copied().filter(|n| !self.paused.contains(n)).collect::<Vec<_>>() {
