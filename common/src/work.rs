@@ -44,7 +44,9 @@ pub fn beside(disk: &dyn Disk, name: String, work: impl FnOnce() + Send + 'stati
 /// What an owner of state does with an order: whether there will be others.
 type Carry<T> = Box<dyn FnMut(T) -> ControlFlow<()> + Send>;
 
-/// The way to an owner of mutable state, which carries out one order after the other. Clones share it.
+/// The way to an owner of mutable state, which carries out one order after the other. Clones share it. Orders wait in a queue
+/// without a bound of its own: whoever orders waits for an answer before the next order, or orders seldom. An owner must not
+/// order anything from itself.
 pub struct Orders<T>(Way<T>);
 
 enum Way<T> {
@@ -63,7 +65,7 @@ impl<T> Clone for Orders<T> {
 
 impl<T: Send + 'static> Orders<T> {
     /// Starts the owner: `carry` is called until it breaks off, or everybody who could order is gone; then `last` is its
-    /// last order.
+    /// last order. (In a simulation those who are gone have been killed, and the owner with them: nothing is done then.)
     ///
     /// # Errors
     /// When there is no thread.
@@ -111,8 +113,9 @@ impl<T: Send + 'static> Orders<T> {
             Way::Thread { orders, thread } => {
                 // One that has ended needs no order.
                 let _ = orders.send(last);
-                let thread = thread.lock().take();
-                thread.map_or(Ok(()), std::thread::JoinHandle::join)
+                // Under the lock: whoever else ends it waits too, and returns when there is no thread any more.
+                let mut thread = thread.lock();
+                thread.take().map_or(Ok(()), std::thread::JoinHandle::join)
             }
             Way::InTurn(turn) => {
                 turn.waiting.lock().push_back(last);

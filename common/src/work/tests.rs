@@ -72,6 +72,28 @@ async fn orders_are_carried_out_one_after_the_other_up_to_the_last() {
     }
 }
 
+#[test]
+fn whoever_ends_an_owner_waits_until_it_has_ended() {
+    let has_begun = Arc::new(AtomicBool::new(false));
+    let has_ended = Arc::new(AtomicBool::new(false));
+    let (begins, ends) = (has_begun.clone(), has_ended.clone());
+    let carry = move |()| {
+        begins.store(true, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(50));
+        ends.store(true, Ordering::SeqCst);
+        ControlFlow::Break(())
+    };
+    let orders = Orders::to(&RealDisk::shared(), "slow".to_owned(), || (), carry).unwrap();
+    let first = orders.clone();
+    let ending = std::thread::spawn(move || first.end(()).unwrap());
+    while !has_begun.load(Ordering::SeqCst) {
+        std::thread::yield_now();
+    }
+    orders.end(()).unwrap();
+    assert!(has_ended.load(Ordering::SeqCst));
+    ending.join().unwrap();
+}
+
 #[tokio::test]
 async fn in_turn_orders_are_carried_out_without_anybody_waiting() {
     let (orders, seen) = owner(&both()[1]);
