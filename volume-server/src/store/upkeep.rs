@@ -54,14 +54,17 @@ pub(crate) fn checkpoint_if_due(volume: &Arc<Volume>) {
     {
         return;
     }
-    let own = volume.clone();
+    /// Over, however it ended: after a fault in one the next may be written.
+    struct Over(Arc<Volume>);
+    impl Drop for Over {
+        fn drop(&mut self) {
+            self.0.checkpoint_due.store(false, Ordering::Release);
+        }
+    }
+    let over = Over(volume.clone());
     let disk = volume.shared.disk.as_ref();
-    let started = work::beside(disk, format!("checkpoint-{}", volume.id), move || {
-        checkpoint_now(&own);
-        own.checkpoint_due.store(false, Ordering::Release);
-    });
+    let started = work::beside(disk, format!("checkpoint-{}", volume.id), move || checkpoint_now(&over.0));
     if let Err(error) = started {
-        volume.checkpoint_due.store(false, Ordering::Release);
         tracing::warn!(volume = %volume.id, %error, "no thread for a checkpoint; the next start replays more");
     }
 }
