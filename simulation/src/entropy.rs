@@ -37,6 +37,16 @@ fn next(state: u64) -> (u64, u64) {
     (state, z ^ (z >> 31))
 }
 
+/// Fills `bytes` with what follows from `state`; what follows in its turn.
+pub fn fill(mut state: u64, bytes: &mut [u8]) -> u64 {
+    for piece in bytes.chunks_mut(8) {
+        let (then, number) = next(state);
+        state = then;
+        piece.copy_from_slice(&number.to_le_bytes()[..piece.len()]);
+    }
+    state
+}
+
 /// In the place of `getrandom(2)`.
 ///
 /// # Safety
@@ -49,14 +59,7 @@ unsafe extern "C" fn getrandom(buffer: *mut u8, length: usize, _flags: u32) -> i
     // SAFETY: that there is room for so many bytes is the caller's promise, and a pointer to room is not null.
     let buffer = unsafe { std::slice::from_raw_parts_mut(buffer, length) };
     match STATE.get() {
-        Some(mut state) => {
-            for piece in buffer.chunks_mut(8) {
-                let (then, number) = next(state);
-                state = then;
-                piece.copy_from_slice(&number.to_le_bytes()[..piece.len()]);
-            }
-            STATE.set(Some(state));
-        }
+        Some(state) => STATE.set(Some(fill(state, buffer))),
         None => {
             let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(buffer));
             if read.is_err() {
@@ -75,9 +78,10 @@ unsafe extern "C" fn getrandom(buffer: *mut u8, length: usize, _flags: u32) -> i
 unsafe extern "C" fn clock_gettime(clock: i32, into: *mut Timespec) -> i32 {
     let time = match NOW.get() {
         Some(now) => Timespec { tv_sec: now.as_secs() as i64, tv_nsec: i64::from(now.subsec_nanos()) },
-        // Those that the standard library asks for.
-        None if clock == 0 => real_clock(ClockId::Realtime),
-        None => real_clock(ClockId::Monotonic),
+        None => match ClockId::try_from(clock) {
+            Ok(known) => real_clock(known),
+            Err(_) => return -1,
+        },
     };
     // SAFETY: that it points to a time is the caller's promise.
     unsafe { into.write(time) };

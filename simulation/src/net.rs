@@ -1,8 +1,10 @@
 //! gRPC over turmoil's TCP: what dials, what accepts, and the record of what arrives.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,11 +17,23 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 use turmoil::net::{TcpListener, TcpStream};
 
+use crate::disk::MachineDisk;
 use crate::trace::Trace;
 
 thread_local! {
     /// The trace of the simulation that runs on this thread.
     static TRACE: RefCell<Option<Arc<Trace>>> = const { RefCell::new(None) };
+    /// The disks of the machines in it.
+    static DISKS: RefCell<BTreeMap<IpAddr, MachineDisk>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// What a machine whose process has died in the middle of something still sends in that turn goes nowhere.
+pub fn silent_once_dead(machine: IpAddr, disk: MachineDisk) {
+    DISKS.with_borrow_mut(|disks| disks.insert(machine, disk));
+}
+
+fn is_dead(machine: IpAddr) -> bool {
+    DISKS.with_borrow(|disks| disks.get(&machine).is_some_and(MachineDisk::has_died))
 }
 
 /// What arrives is noted there from now on.
@@ -46,10 +60,9 @@ impl AsyncRead for Wire {
         let read = Pin::new(&mut self.0).poll_read(cx, into);
         if read.is_ready() {
             let came = &into.filled()[before..];
-            let sum = came.iter().fold(0u32, |sum, byte| sum.rotate_left(5) ^ u32::from(*byte));
             TRACE.with_borrow(|trace| {
                 if let (Some(trace), Ok(here), Ok(there)) = (trace, self.0.local_addr(), self.0.peer_addr()) {
-                    trace.note(format_args!("{there} to {here}: {} bytes {sum:08x}", came.len()));
+                    trace.arrived(there, here, came);
                 }
             });
         }
@@ -59,6 +72,9 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.0.local_addr().is_ok_and(|here| is_dead(here.ip())) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         Pin::new(&mut self.0).poll_write(cx, bytes)
     }
 

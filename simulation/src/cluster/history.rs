@@ -9,9 +9,10 @@ use bytes::Bytes;
 use hay_client::volume::NeedleRange;
 use hay_common::ids::{Cookie, Epoch, NeedleKey, VolumeId};
 use parking_lot::Mutex;
+use rand::RngExt;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 
+use crate::entropy;
 use crate::trace::Trace;
 
 /// A needle that was acknowledged.
@@ -37,7 +38,7 @@ impl Needle {
 /// The bytes of the content of that key.
 pub fn data(key: NeedleKey, length: u32) -> Bytes {
     let mut bytes = vec![0; length as usize];
-    StdRng::seed_from_u64(key.0 as u64).fill(bytes.as_mut_slice());
+    entropy::fill(key.0 as u64, &mut bytes);
     bytes.into()
 }
 
@@ -68,6 +69,10 @@ pub struct History {
     pub sealed: AtomicUsize,
     /// Repairs that were begun.
     pub repairs: AtomicUsize,
+    /// Needles that a fenced replica refused.
+    pub fenced: AtomicUsize,
+    /// Needles that servers hold, acknowledged or not.
+    pub compared: AtomicUsize,
 }
 
 impl History {
@@ -82,6 +87,8 @@ impl History {
             reads: AtomicUsize::new(0),
             sealed: AtomicUsize::new(0),
             repairs: AtomicUsize::new(0),
+            fenced: AtomicUsize::new(0),
+            compared: AtomicUsize::new(0),
         }
     }
 

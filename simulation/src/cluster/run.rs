@@ -9,14 +9,16 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use turmoil::{Builder, Sim};
 
-use super::faults::Faults;
+use super::faults::{Counts, Faults};
+use super::history::History;
 use super::sabotage::Sabotage;
 use super::{Stage, World, judge, machines, writers};
 use crate::clock::EPOCH_MS;
+use crate::trace::Sum;
 use crate::{entropy, net};
 
 /// Everything moves by so much at a time; a message takes at least so long.
-const TICK: Duration = Duration::from_millis(5);
+const TICK: Duration = Duration::from_millis(10);
 /// So long everything fails.
 const FAULTS: Duration = Duration::from_secs(40);
 /// The judge has come to an end so long after it.
@@ -30,16 +32,17 @@ thread_local! {
 /// What came of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// Of all events.
-    pub digest: String,
+    /// Of all events, and of what is on all disks in the end.
+    pub digest: Sum,
     pub events: u64,
     pub acknowledged: usize,
     pub reads: usize,
     pub sealed: usize,
     pub repairs: usize,
-    pub kills: usize,
-    pub cuts: usize,
+    pub fenced: usize,
+    pub compared: usize,
     pub leaderships: usize,
+    pub counts: Counts,
     pub simulated: Duration,
     /// What should never have happened.
     pub violations: Vec<String>,
@@ -71,26 +74,26 @@ fn simulate(seed: u64, sabotage: Option<Sabotage>) -> Outcome {
     let world = World::new(seed, sabotage);
     net::note_to(Some(world.trace.clone()));
     let mut sim = build(&world);
-    let mut faults = Faults::new(seed);
+    let mut faults = Faults::new(seed, &world);
     while world.stage() != Stage::Done {
-        world.time.set(sim.elapsed());
-        entropy::tick(sim.elapsed());
         let now = sim.elapsed();
-        if world.stage() == Stage::Faults {
-            if now < FAULTS {
-                faults.step(&mut sim, &world, now);
-            } else {
-                faults.heal(&mut sim, &world);
+        world.time.set(now);
+        entropy::tick(now);
+        match world.stage() {
+            Stage::Faults if now < FAULTS => faults.step(&mut sim, &world, now),
+            Stage::Faults => {
+                faults.heal(&mut sim, &world, now);
                 world.enter(Stage::Healed);
             }
+            _ => faults.step_in_calm(&mut sim, &world, now),
         }
         if let Err(error) = sim.step() {
             world.history.violation(format_args!("a process ended: {error:?}"));
             break;
         }
+        faults.bury(&mut sim, &world, now);
         who_leads(&world);
         if PANICKED.get() {
-            world.history.violation(format_args!("something panicked"));
             break;
         }
         if now > FAULTS + JUDGED {
@@ -99,19 +102,26 @@ fn simulate(seed: u64, sabotage: Option<Sabotage>) -> Outcome {
         }
     }
     let simulated = sim.elapsed();
+    world.machines().for_each(|machine| machine.forget());
     drop(sim);
+    if PANICKED.get() {
+        world.history.violation(format_args!("something panicked"));
+    }
     net::note_to(None);
-    let (digest, events) = world.trace.digest();
+    let (mut digest, events) = world.trace.digest();
+    world.machines().for_each(|machine| machine.disk.sum(&mut digest));
+    let History { reads, sealed, repairs, fenced, compared, .. } = &world.history;
     Outcome {
         digest,
         events,
         acknowledged: world.history.acknowledged().len(),
-        reads: world.history.reads.load(Ordering::Relaxed),
-        sealed: world.history.sealed.load(Ordering::Relaxed),
-        repairs: world.history.repairs.load(Ordering::Relaxed),
-        kills: faults.kills,
-        cuts: faults.cuts,
+        reads: reads.load(Ordering::Relaxed),
+        sealed: sealed.load(Ordering::Relaxed),
+        repairs: repairs.load(Ordering::Relaxed),
+        fenced: fenced.load(Ordering::Relaxed),
+        compared: compared.load(Ordering::Relaxed),
         leaderships: world.history.leaderships(),
+        counts: faults.counts,
         simulated,
         violations: world.history.violations(),
     }
@@ -147,13 +157,16 @@ fn build(world: &Arc<World>) -> Sim<'static> {
     }
     let own = world.clone();
     sim.host(world.judge.name.as_str(), move || judge::judge(own.clone()));
+    for machine in world.machines() {
+        net::silent_once_dead(sim.lookup(machine.name.as_str()), machine.disk.clone());
+    }
     sim
 }
 
 /// In one term one master leads.
 fn who_leads(world: &World) {
     for machine in &world.masters {
-        let term = machine.group.lock().as_ref().and_then(|group| *group.leading().borrow());
+        let term = machine.master.lock().as_ref().and_then(|master| *master.group().leading().borrow());
         if let Some(term) = term {
             world.history.leads(term, &machine.name);
         }

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hay_common::error::ErrorCode;
+use bytes::Bytes;
+use hay_common::error::{ErrorCode, Failure};
 use hay_common::ids::NeedleKey;
 use hay_common::random::Random;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::clients::Client;
+use super::history::Needle;
 use super::{Stage, World};
 
 /// Contents on their way at once, from one writer.
@@ -41,10 +43,10 @@ async fn pause(rng: &mut StdRng, ms: std::ops::Range<u64>) {
 
 /// Mostly small, some on the other side of each border.
 pub fn length(rng: &mut StdRng) -> u32 {
-    match rng.random_range(0..100) {
-        0..80 => rng.random_range(1..3_000),
-        80..95 => rng.random_range(3_000..60_000),
-        95..99 => rng.random_range(257 << 10..400 << 10),
+    match rng.random_range(0..1_000) {
+        0..840 => rng.random_range(1..3_000),
+        840..985 => rng.random_range(3_000..60_000),
+        985..996 => rng.random_range(257 << 10..400 << 10),
         _ => rng.random_range(1 << 20..3 << 19),
     }
 }
@@ -61,7 +63,8 @@ async fn write(world: Arc<World>, client: Arc<Client>) {
             }
         }
         drop(at_work);
-        pause(&mut rng, 20..400).await;
+        let is_slow = world.stage() == Stage::Healed;
+        pause(&mut rng, if is_slow { 500..2_000 } else { 20..600 }).await;
     }
 }
 
@@ -71,16 +74,44 @@ async fn read(world: Arc<World>, client: Arc<Client>) {
     while world.stage() <= Stage::Healed {
         pause(&mut rng, 50..500).await;
         let Some(needle) = world.history.any(&mut rng) else { continue };
-        match client.read(&needle).await {
-            Ok(bytes) if bytes == needle.data() => world.history.read(),
-            Ok(_) => world.history.violation(format_args!("{} read other bytes of {needle:?}", client.name)),
-            Err(failure) if matches!(failure.code, ErrorCode::NotFound | ErrorCode::Corrupt) => {
-                world.history.violation(format_args!("{} read {needle:?}: {failure}", client.name));
+        if rng.random_bool(0.5) {
+            see(&world, &client, "a replica", &needle, client.read(&needle).await);
+            continue;
+        }
+        // Each replica alone: with several the first good answer hides what the others say.
+        let Ok(addresses) = client.master.locate(needle.volume).await else { continue };
+        for address in addresses.iter() {
+            let read = client.read_at(std::slice::from_ref(address), &needle).await;
+            if !see(&world, &client, address, &needle, read) {
+                client.master.forget(needle.volume);
             }
-            // Those who have it may all be away.
-            Err(_) => {}
         }
     }
+}
+
+/// Whether a read gave what was written. What else it may have given is that whoever has it can't be asked now.
+fn see(world: &World, client: &Client, replica: &str, needle: &Needle, read: Result<Bytes, Failure>) -> bool {
+    let name = &client.name;
+    match read {
+        Ok(bytes) if bytes == needle.data() => {
+            world.history.read();
+            return true;
+        }
+        Ok(_) => {
+            world.history.violation(format_args!("{name} read other bytes of {needle:?} from {replica}"));
+        }
+        Err(failure) if is_definite(&failure) => {
+            world.history.violation(format_args!("{name} read {needle:?} from {replica}: {failure}"));
+        }
+        // Those who have it may all be away.
+        Err(_) => {}
+    }
+    false
+}
+
+/// Whether it says that a needle is not there, or not whole.
+pub fn is_definite(failure: &Failure) -> bool {
+    matches!(failure.code, ErrorCode::NotFound | ErrorCode::Corrupt)
 }
 
 /// An operator who has volumes repaired while everything fails.

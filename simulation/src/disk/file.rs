@@ -6,8 +6,13 @@ use std::io::{self, IoSlice};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use crate::trace::Sum;
+
 /// What a power failure keeps or loses as a whole.
 const BLOCK: usize = 512;
+
+/// What a lying disk syncs all the same.
+const HEAD_BLOCKS: u64 = 8;
 
 type Block = Box<[u8; BLOCK]>;
 
@@ -28,15 +33,15 @@ impl Content {
 
     pub fn read(&self, buf: &mut [u8], offset: u64) -> usize {
         let wanted = (self.len.saturating_sub(offset)).min(buf.len() as u64) as usize;
-        let mut done = 0;
-        while done < wanted {
-            let (number, within) = place(offset + done as u64);
-            let piece = (BLOCK - within).min(wanted - done);
-            match self.blocks.get(&number) {
-                Some(block) => buf[done..done + piece].copy_from_slice(&block[within..within + piece]),
-                None => buf[done..done + piece].fill(0),
+        let end = offset + wanted as u64;
+        buf[..wanted].fill(0);
+        for (number, block) in self.blocks.range(place(offset).0..end.div_ceil(BLOCK as u64)) {
+            let first = number * BLOCK as u64;
+            let (from, to) = (first.max(offset), (first + BLOCK as u64).min(end));
+            if from < to {
+                let within = (from - first) as usize..(to - first) as usize;
+                buf[(from - offset) as usize..(to - offset) as usize].copy_from_slice(&block[within]);
             }
-            done += piece;
         }
         wanted
     }
@@ -46,9 +51,15 @@ impl Content {
     }
 
     pub fn write(&mut self, parts: &[IoSlice<'_>], offset: u64) {
+        self.write_first(u64::MAX, parts, offset);
+    }
+
+    /// Writes no more than the first `most` bytes.
+    pub fn write_first(&mut self, most: u64, parts: &[IoSlice<'_>], offset: u64) {
         let mut at = offset;
         for part in parts {
-            let mut rest: &[u8] = part;
+            let room = most.saturating_sub(at - offset);
+            let mut rest: &[u8] = &part[..part.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
             while !rest.is_empty() {
                 let (number, within) = place(at);
                 let (piece, later) = rest.split_at((BLOCK - within).min(rest.len()));
@@ -98,8 +109,22 @@ impl Content {
         self.len = len;
     }
 
+    /// All that it holds goes into `sum`.
+    pub fn sum(&self, sum: &mut Sum) {
+        for (number, block) in &self.blocks {
+            sum.add_number(*number);
+            sum.add(block.as_slice());
+        }
+    }
+
     pub fn sync(&mut self) {
         self.before.clear();
+        self.synced_len = self.len;
+    }
+
+    /// What a disk does that lies: lengths and the first bytes, which say whose the file is, are safe, the rest is not.
+    pub fn pretend_to_sync(&mut self) {
+        self.before.retain(|number, _| *number >= HEAD_BLOCKS);
         self.synced_len = self.len;
     }
 

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::trace::Sum;
 use file::{Content, switched_off};
 
 type Inode = Arc<Mutex<Content>>;
@@ -51,6 +52,15 @@ impl Change {
     }
 }
 
+/// How a process comes to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// The process alone: its files keep everything.
+    Killed,
+    /// The whole machine: of what was not synced any part is lost.
+    PowerLost,
+}
+
 struct State {
     rng: StdRng,
     dirs: BTreeSet<PathBuf>,
@@ -61,10 +71,62 @@ struct State {
     locked: BTreeSet<PathBuf>,
     /// Which run of the machine may use it.
     run: u64,
+    /// Calls that change something, until one in the middle of which the process dies.
+    dies_in: Option<(u32, Death)>,
+    /// The process has died so.
+    has_died: bool,
     /// The greatest time that a piece of work takes.
     slowness: Duration,
+    /// Files can't grow.
+    is_full: bool,
     /// It says that it has synced large files, and has not.
     lies: bool,
+}
+
+impl State {
+    /// What part of the call that comes now is done before the process dies in it; `None` where it lives on.
+    fn dies_now(&mut self) -> Option<f64> {
+        let (left, _) = self.dies_in.as_mut()?;
+        *left = left.saturating_sub(1);
+        if *left > 0 {
+            return None;
+        }
+        Some(match self.rng.random_range(0..4) {
+            0 => 0.0,
+            1 => 1.0,
+            _ => self.rng.random(),
+        })
+    }
+
+    /// Nobody who used it can any more.
+    fn switch_off(&mut self) {
+        self.run += 1;
+        self.locked.clear();
+        self.dies_in = None;
+    }
+
+    fn lose_power(&mut self) {
+        let Self { rng, names, durable, changes, .. } = self;
+        for change in changes.drain(..) {
+            if rng.random_bool(0.5) {
+                change.apply(durable);
+            }
+        }
+        *names = durable.clone();
+        for inode in names.values() {
+            inode.lock().lose_power(rng);
+        }
+    }
+
+    /// The process dies of what was announced.
+    fn die(&mut self) {
+        let death = self.dies_in.map(|(_, death)| death);
+        self.switch_off();
+        self.has_died = true;
+        if death == Some(Death::PowerLost) {
+            self.lose_power();
+        }
+    }
 }
 
 /// The disk of one machine.
@@ -72,7 +134,10 @@ struct State {
 pub struct MachineDisk(Arc<Mutex<State>>);
 
 /// Volumes and logs, which are written ahead, are larger from the beginning.
-const LARGE_FILE_BYTES: u64 = 512 << 10;
+const LARGE_FILE_BYTES: u64 = 256 << 10;
+
+/// In the names of checkpoints, whole or being written.
+const CHECKPOINT: &str = ".checkpoint";
 
 /// The least of [`MachineDisk::slow_down`]: a disk as it usually is.
 pub const USUAL: Duration = Duration::from_millis(3);
@@ -88,39 +153,56 @@ impl MachineDisk {
             changes: Vec::new(),
             locked: BTreeSet::new(),
             run: 0,
+            dies_in: None,
+            has_died: false,
             slowness: USUAL,
+            is_full: false,
             lies: false,
         })))
     }
 
     /// For a process that starts: nobody who used it before can any more.
     pub fn switch_on(&self) -> SharedDisk {
-        self.switch_off();
-        let run = self.0.lock().run;
-        Arc::new(RunningDisk { disk: self.clone(), run })
-    }
-
-    /// The process is gone at once. What it wrote is there.
-    pub fn switch_off(&self) {
         let mut state = self.0.lock();
         state.run += 1;
         state.locked.clear();
+        Arc::new(RunningDisk { disk: self.clone(), run: state.run })
     }
 
-    /// The process is gone at once, and of what was not synced any part with it.
-    pub fn lose_power(&self) {
-        self.switch_off();
+    /// A process will start soon.
+    pub fn plug_in(&self) {
+        self.0.lock().has_died = false;
+    }
+
+    /// The process is gone at once, if it had not died before.
+    pub fn end(&self, death: Death) {
         let mut state = self.0.lock();
-        let State { rng, names, durable, changes, .. } = &mut *state;
-        for change in changes.drain(..) {
-            if rng.random_bool(0.5) {
-                change.apply(durable);
+        if !std::mem::replace(&mut state.has_died, true) {
+            state.switch_off();
+            if death == Death::PowerLost {
+                state.lose_power();
             }
         }
-        *names = durable.clone();
-        for inode in names.values() {
-            inode.lock().lose_power(rng);
-        }
+    }
+
+    /// The process dies in the middle of that many changes from now: of a write any first part is done.
+    pub fn die_in(&self, changes: u32, death: Death) {
+        self.0.lock().dies_in = Some((changes.max(1), death));
+    }
+
+    /// Whether no process uses it because it has died.
+    pub fn has_died(&self) -> bool {
+        self.0.lock().has_died
+    }
+
+    /// Everything on it is gone: another one is put in its place.
+    pub fn wipe(&self) {
+        let mut state = self.0.lock();
+        state.switch_off();
+        state.dirs = BTreeSet::from([PathBuf::from("/")]);
+        state.names.clear();
+        state.durable.clear();
+        state.changes.clear();
     }
 
     /// A piece of work takes up to this from now on.
@@ -128,10 +210,29 @@ impl MachineDisk {
         self.0.lock().slowness = slowness;
     }
 
+    /// Whether files can't grow from now on.
+    pub fn fill_up(&self, is_full: bool) {
+        self.0.lock().is_full = is_full;
+    }
+
     /// From now on it says that it has synced what is appended to large files, and has not: a fault that must be found.
     /// With small files it is honest: those that say whose a directory is would give it away at once.
     pub fn lie(&self) {
         self.0.lock().lies = true;
+    }
+
+    /// All that is on it goes into `sum`, but what is in checkpoints: their order is that of the index's tables, whose hash has
+    /// a seed of its own in each process. Nothing that reads them depends on it.
+    pub fn sum(&self, sum: &mut Sum) {
+        let state = self.0.lock();
+        for (path, inode) in &state.names {
+            sum.add(path.as_os_str().as_encoded_bytes());
+            let content = inode.lock();
+            sum.add_number(content.len());
+            if !path.to_string_lossy().contains(CHECKPOINT) {
+                content.sum(sum);
+            }
+        }
     }
 }
 
@@ -149,6 +250,19 @@ impl RunningDisk {
         }
         work(&mut state)
     }
+
+    /// The same where it changes something: that is done wholly or not at all.
+    fn change<T>(&self, work: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+        self.with(|state| {
+            let Some(part) = state.dies_now() else { return work(state) };
+            if part == 1.0 {
+                // Whoever asked for it never learns what came of it.
+                let _ = work(state);
+            }
+            state.die();
+            Err(switched_off())
+        })
+    }
 }
 
 fn absent() -> io::Error {
@@ -157,7 +271,7 @@ fn absent() -> io::Error {
 
 impl Disk for RunningDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        let inode = self.with(|state| {
+        let open = |state: &mut State| {
             let known = state.names.get(path).cloned();
             match (mode, known) {
                 (OpenMode::Read | OpenMode::ReadWrite, Some(inode)) => Ok(inode),
@@ -167,18 +281,25 @@ impl Disk for RunningDisk {
                     if path.parent().is_none_or(|dir| !state.dirs.contains(dir)) {
                         return Err(absent());
                     }
+                    if state.is_full {
+                        return Err(io::ErrorKind::StorageFull.into());
+                    }
                     let inode = Inode::default();
                     state.names.insert(path.to_owned(), inode.clone());
                     state.changes.push(Change::Made(path.to_owned(), inode.clone()));
                     Ok(inode)
                 }
             }
-        })?;
+        };
+        let inode = match mode {
+            OpenMode::Read | OpenMode::ReadWrite => self.with(open),
+            OpenMode::CreateNew => self.change(open),
+        }?;
         Ok(Arc::new(RunningFile { disk: self.disk.clone(), run: self.run, inode }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.with(|state| {
+        self.change(|state| {
             state.dirs.extend(path.ancestors().map(Path::to_owned));
             Ok(())
         })
@@ -201,7 +322,7 @@ impl Disk for RunningDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.with(|state| {
+        self.change(|state| {
             let inode = state.names.remove(from).ok_or_else(absent)?;
             state.names.insert(to.to_owned(), inode.clone());
             state.changes.push(Change::Moved(from.to_owned(), to.to_owned(), inode));
@@ -210,7 +331,7 @@ impl Disk for RunningDisk {
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.with(|state| {
+        self.change(|state| {
             state.names.remove(path).ok_or_else(absent)?;
             state.changes.push(Change::Removed(path.to_owned()));
             Ok(())
@@ -218,7 +339,7 @@ impl Disk for RunningDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.with(|state| {
+        self.change(|state| {
             if !state.dirs.contains(path) {
                 return Err(absent());
             }
@@ -235,7 +356,7 @@ impl Disk for RunningDisk {
     }
 
     fn space(&self, _: &Path) -> io::Result<Space> {
-        self.with(|_| Ok(Space { free: 1 << 42, total: 1 << 42 }))
+        self.with(|state| Ok(Space { free: if state.is_full { 0 } else { 1 << 42 }, total: 1 << 42 }))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DirLock>> {
@@ -284,14 +405,38 @@ impl RunningFile {
         }
     }
 
-    fn sync(&self) -> io::Result<()> {
-        let lies = self.disk.0.lock().lies;
-        self.with(|content| {
-            if !lies || content.len() < LARGE_FILE_BYTES {
-                content.sync();
-            }
-        })
+    /// The same where it changes something; `work` is told what part of it is done: 1 if the process lives on.
+    fn change(&self, work: impl FnOnce(&State, &mut Content, f64) -> io::Result<()>) -> io::Result<()> {
+        let mut state = self.disk.0.lock();
+        if state.run != self.run {
+            return Err(switched_off());
+        }
+        let dies = state.dies_now();
+        let done = work(&state, &mut self.inode.lock(), dies.unwrap_or(1.0));
+        if dies.is_some() {
+            state.die();
+            return Err(switched_off());
+        }
+        done
     }
+}
+
+/// Up to where a write may go that is to go from `from` to `to`, of which only `part` is done.
+fn reach(state: &State, content: &Content, (from, to): (u64, u64), part: f64) -> u64 {
+    let room = if state.is_full { content.len().max(from).min(to) } else { to };
+    let done = from + ((to - from) as f64 * part) as u64;
+    done.min(room)
+}
+
+fn sync(state: &State, content: &mut Content) {
+    match state.lies && content.len() >= LARGE_FILE_BYTES {
+        true => content.pretend_to_sync(),
+        false => content.sync(),
+    }
+}
+
+fn full_below(done: u64, wanted: u64) -> io::Result<()> {
+    if done < wanted { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
 }
 
 impl DiskFile for RunningFile {
@@ -305,22 +450,41 @@ impl DiskFile for RunningFile {
     }
 
     fn write_all_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
-        self.with(|content| content.write(parts, offset))
+        let wanted = offset + parts.iter().map(|part| part.len() as u64).sum::<u64>();
+        self.change(|state, content, part| {
+            let done = reach(state, content, (offset, wanted), part);
+            content.write_first(done - offset, parts, offset);
+            full_below(done, wanted)
+        })
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.sync()
+        self.change(|state, content, part| {
+            if part == 1.0 {
+                sync(state, content);
+            }
+            Ok(())
+        })
     }
 
     fn zero_ahead(&self, from: u64, to: u64) -> io::Result<()> {
-        self.with(|content| {
-            content.zero(from, to);
-            content.sync();
+        self.change(|state, content, part| {
+            let done = reach(state, content, (from, to), part);
+            content.zero(from, done);
+            if part == 1.0 {
+                sync(state, content);
+            }
+            full_below(done, to)
         })
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.with(|content| content.set_len(len))
+        self.change(|_, content, part| {
+            if part == 1.0 {
+                content.set_len(len);
+            }
+            Ok(())
+        })
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -66,7 +66,7 @@ fn a_power_failure_keeps_what_was_synced_and_any_part_of_the_rest() {
         disk.sync_dir(Path::new("/d")).unwrap();
         write(file.as_ref(), &[2; 1024], 1024);
         disk.open(Path::new("/d/new"), OpenMode::CreateNew).unwrap();
-        machine.lose_power();
+        machine.end(Death::PowerLost);
         assert!(file.read_at(&mut [0], 0).is_err(), "the process is gone");
         let disk = machine.switch_on();
         let there = whole(&disk, "/d/f").unwrap();
@@ -94,7 +94,7 @@ fn what_is_published_is_old_or_new_and_whole() {
         write(beside.as_ref(), b"two!", 0);
         beside.sync_data().unwrap();
         disk.rename(Path::new("/d/f.new"), Path::new("/d/f")).unwrap();
-        machine.lose_power();
+        machine.end(Death::PowerLost);
         seen.insert(whole(&machine.switch_on(), "/d/f").unwrap());
     }
     assert_eq!(seen, BTreeSet::from([b"one".to_vec(), b"two!".to_vec()]));
@@ -107,11 +107,83 @@ fn a_kill_loses_nothing_and_frees_the_lock() {
     let held = disk.lock(Path::new("/lock")).unwrap();
     assert_eq!(disk.lock(Path::new("/lock")).err().unwrap().kind(), io::ErrorKind::WouldBlock);
     write(disk.open(Path::new("/f"), OpenMode::CreateNew).unwrap().as_ref(), b"x", 0);
-    machine.switch_off();
+    machine.end(Death::Killed);
     let disk = machine.switch_on();
     let again = disk.lock(Path::new("/lock")).unwrap();
     drop(held);
     assert!(disk.lock(Path::new("/lock")).is_err(), "a lock of the run before is not this one's");
     drop(again);
     assert_eq!(whole(&disk, "/f").unwrap(), b"x");
+}
+
+#[test]
+fn a_process_dies_in_the_middle_of_a_write() {
+    let mut lengths = BTreeSet::new();
+    for seed in 0..100 {
+        let machine = MachineDisk::new(seed);
+        let disk = machine.switch_on();
+        let file = disk.open(Path::new("/f"), OpenMode::CreateNew).unwrap();
+        machine.die_in(2, Death::Killed);
+        write(file.as_ref(), &[1; 100], 0);
+        assert!(!machine.has_died());
+        assert!(file.write_all_at(&[IoSlice::new(&[2; 60]), IoSlice::new(&[3; 40])], 100).is_err());
+        assert!(machine.has_died());
+        assert!(file.sync_data().is_err() && disk.sync_dir(Path::new("/")).is_err(), "nobody can any more");
+        machine.plug_in();
+        let there = whole(&machine.switch_on(), "/f").unwrap();
+        let wanted = [[1; 100].as_slice(), &[2; 60], &[3; 40]].concat();
+        assert_eq!(there, wanted[..there.len()]);
+        lengths.insert(there.len());
+    }
+    assert!(lengths.len() > 20 && lengths.contains(&100) && lengths.contains(&200), "{lengths:?}");
+}
+
+#[test]
+fn power_fails_before_or_after_a_sync_or_a_rename_and_what_was_synced_is_kept() {
+    let mut seen = BTreeSet::new();
+    for seed in 0..200 {
+        let machine = MachineDisk::new(seed);
+        let disk = machine.switch_on();
+        disk.create_dir_all(Path::new("/d")).unwrap();
+        atomic_publish(disk.as_ref(), Path::new("/d/f"), b"one").unwrap();
+        machine.die_in(1 + (seed % 6) as u32, Death::PowerLost);
+        let published = atomic_publish(disk.as_ref(), Path::new("/d/f"), b"two!").is_ok();
+        machine.end(Death::PowerLost);
+        machine.plug_in();
+        let there = whole(&machine.switch_on(), "/d/f").unwrap();
+        assert!(there == b"one" || there == b"two!", "{there:?}");
+        assert!(!published || there == b"two!");
+        seen.insert((there, published));
+    }
+    assert_eq!(seen.len(), 3, "{seen:?}");
+}
+
+#[test]
+fn a_full_disk_takes_no_more_but_over_what_is_there() {
+    let machine = MachineDisk::new(1);
+    let disk = machine.switch_on();
+    let file = disk.open(Path::new("/f"), OpenMode::CreateNew).unwrap();
+    write(file.as_ref(), &[1; 1000], 0);
+    machine.fill_up(true);
+    write(file.as_ref(), &[2; 10], 990);
+    let full = |done: io::Result<()>| assert_eq!(done.unwrap_err().kind(), io::ErrorKind::StorageFull);
+    full(file.write_all_at(&[IoSlice::new(&[3; 20])], 990));
+    assert_eq!(whole(&disk, "/f").unwrap(), [[1; 990].as_slice(), &[3; 10]].concat());
+    full(file.zero_ahead(1000, 5000));
+    full(disk.open(Path::new("/g"), OpenMode::CreateNew).map(drop));
+    assert_eq!(disk.space(Path::new("/")).unwrap().free, 0);
+    machine.fill_up(false);
+    file.zero_ahead(1000, 5000).unwrap();
+    assert_eq!(file.len().unwrap(), 5000);
+}
+
+#[test]
+fn a_disk_that_is_lost_comes_back_empty() {
+    let machine = MachineDisk::new(1);
+    let disk = machine.switch_on();
+    atomic_publish(disk.as_ref(), Path::new("/f"), b"x").unwrap();
+    machine.end(Death::PowerLost);
+    machine.wipe();
+    machine.plug_in();
+    assert_eq!(whole(&machine.switch_on(), "/f"), None);
 }
