@@ -167,13 +167,11 @@ mod tests {
 
     #[tokio::test]
     async fn without_the_filer_it_is_said_who_does_not_answer() {
-        let refused = br#"{"error":{"code":"deadline_exceeded","message":"the filer does not answer"}}"#;
         let ready = br#"{"ready":false,"not_ready":[["filer","it does not answer"]]}"#;
-        let answers =
-            [answer("504 Gateway Timeout", "", refused), answer("503 Service Unavailable", "", ready)];
-        let (client, _) = play(answers.into_iter().map(Act::Answer).collect()).await;
+        let (client, _) = play(vec![Act::Answer(answer("503 Service Unavailable", "", ready))]).await;
         let context = Context { client, out: Output::new(true), clock: SystemClock::shared() };
-        let stop = cluster_status(context).await.unwrap_err();
+        let refused = br#"{"error":{"code":"unavailable","message":"the filer does not answer"}}"#;
+        let stop = unknown(ApiError::from_body(503, refused), &context).await;
         let message = stop.message;
         assert!(message.contains("the filer does not answer") && message.contains("not ready"), "{message}");
     }

@@ -190,9 +190,8 @@ enum Lack {
 /// lost is no more.
 pub fn whole<'a>(world: &World, info: &'a VolumeInfo) -> Vec<&'a VolumeMember> {
     let wiped = *world.wiped.lock();
-    let is_whole = |member: &&VolumeMember| {
-        !member.filling && !member.completing && Some(member.node) != wiped
-    };
+    let is_whole =
+        |member: &&VolumeMember| !member.filling && !member.completing && Some(member.node) != wiped;
     info.members.iter().filter(is_whole).collect()
 }
 
