@@ -80,7 +80,7 @@ async fn read(world: Arc<World>, client: Arc<Client>) {
         }
         // Each replica alone: with several the first good answer hides what the others say.
         let Ok(addresses) = client.master.locate(needle.volume).await else { continue };
-        for address in addresses.iter() {
+        for address in addresses.all() {
             let read = client.read_at(std::slice::from_ref(address), &needle).await;
             if !see(&world, &client, address, &needle, read) {
                 client.master.forget(needle.volume);
