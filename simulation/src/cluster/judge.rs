@@ -195,7 +195,18 @@ pub fn whole<'a>(world: &World, info: &'a VolumeInfo) -> Vec<&'a VolumeMember> {
     info.members.iter().filter(is_whole).collect()
 }
 
-/// Whether every whole member of its volume gives the needle. One that is being completed need not.
+/// Who must give what was acknowledged: the whole members, or where the disk of the last one was lost the one that was being
+/// completed from it (decision 0015).
+fn readable<'a>(world: &World, info: &'a VolumeInfo) -> Vec<&'a VolumeMember> {
+    let whole = whole(world, info);
+    if !whole.is_empty() {
+        return whole;
+    }
+    let wiped = *world.wiped.lock();
+    info.members.iter().filter(|member| member.completing && Some(member.node) != wiped).collect()
+}
+
+/// Whether everybody gives the needle who must.
 async fn is_whole(
     world: &World,
     client: &Client,
@@ -205,9 +216,9 @@ async fn is_whole(
 ) -> Result<(), Lack> {
     let not_there = || Lack::Definite("its volume is not in the map".to_owned());
     let info = volumes.get(&needle.volume).ok_or_else(not_there)?;
-    let whole = whole(world, info);
+    let whole = readable(world, info);
     if whole.is_empty() {
-        return Err(Lack::ForNow("its volume has no whole member".to_owned()));
+        return Err(Lack::ForNow("its volume has no member that can be read".to_owned()));
     }
     let data = needle.data();
     // What is the service's is the same for all replicas: each answers for its share of the needles.
