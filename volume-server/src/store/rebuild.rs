@@ -80,6 +80,10 @@ impl Store {
         seal_filled(new, epoch)?;
         // Its appender may still be about to cut what lies behind its end, and to write its checkpoint.
         drop(new.sealing.lock());
+        // A sync that failed meanwhile leaves nobody to say what of the new file is on disk: the old one must not go for it.
+        if let Some(reason) = new.state.load().read_only.clone() {
+            return Err(StoreError::NotFillable { volume: id, reason });
+        }
         let done = new.change_state(|state| {
             state.filling = false;
             state.incomplete = incomplete;
@@ -144,7 +148,8 @@ pub(super) fn settle(disk: &dyn Disk, dir: &Path) -> Result<(), StoreError> {
         let paths = VolumePaths::anew(dir, id);
         let bytes = read_file(disk, &paths.state, recover::STATE_BYTES_MAX).at(&paths.state)?;
         let state = bytes.and_then(|bytes| State::decode(&bytes).ok());
-        match state.filter(|state| state.volume == id && !state.filling && state.sealed.is_some()) {
+        let is_done = |state: &State| !state.filling && state.sealed.is_some() && state.read_only.is_none();
+        match state.filter(|state| state.volume == id && is_done(state)) {
             Some(state) => take_place(disk, dir, &state)?,
             None => discard(disk, &paths)?,
         }

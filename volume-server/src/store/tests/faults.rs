@@ -371,3 +371,27 @@ async fn a_seal_that_a_disk_can_not_persist_is_seen_by_the_masters() {
     assert!(store.seal(LARGE, Epoch(8)).is_err());
     assert_eq!(read_only(&store, LARGE), None);
 }
+
+#[tokio::test]
+async fn a_copy_written_anew_whose_sync_failed_does_not_take_the_old_ones_place() {
+    let (dir, disk, store) = faulty();
+    put(&store, SMALL, 1, 3000).await.unwrap();
+    store.seal(SMALL, EPOCH).unwrap();
+    store.volume(SMALL).unwrap().fail("a sync failed");
+    let later = Epoch(EPOCH.0 + 1);
+    let begun = store.begin_fill(SMALL, later, SizeClass::Small, &[]).unwrap();
+    assert_eq!(begun, Begun::Anew);
+    let copy = NewNeedle::new(later, NeedleKey(1), Cookie(1), 2, vec![data(1, 3000)], None).unwrap();
+    assert_eq!(store.fill(SMALL, vec![copy]).await, [Ok(())]);
+    disk.set(Fault { call: Call::Sync, ends_with: "anew.vol", kind: ErrorKind::Other, ..EVERY_TIME });
+    let failed = store.finish_fill(SMALL, later, false);
+    assert!(matches!(failed, Err(StoreError::NotFillable { .. })), "{failed:?}");
+    holds(&store, SMALL, 1, 3000).await;
+    disk.heal();
+    store.close();
+    drop(store);
+    // Nor at the next start, whatever its own state says.
+    let store = open(dir.path());
+    assert_eq!(store.state(SMALL).unwrap().epoch, EPOCH);
+    holds(&store, SMALL, 1, 3000).await;
+}
