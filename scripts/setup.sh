@@ -31,7 +31,7 @@ if [ -n "$missing" ]; then
 fi
 command -v cargo >/dev/null 2>&1 || { echo "cargo is missing: install Rust 1.95 or later (https://rustup.rs)" >&2; exit 1; }
 
-# RocksDB: about ten minutes of C++ on two cores, once for each version and compiler.
+# RocksDB: about 15 minutes of C++ on two cores, once for each version and compiler.
 version=$(sed -n '/^name = "librocksdb-sys"$/{n;s/^version = "\(.*\)"$/\1/p;}' Cargo.lock)
 [ -n "$version" ] || { echo "Cargo.lock names no librocksdb-sys: the checkout is damaged" >&2; exit 1; }
 compiler=$(g++ -dumpfullversion)-$(uname -m)
@@ -43,7 +43,7 @@ if [ ! -f "$cache/librocksdb.a" ]; then
     flock 9
 fi
 if [ ! -f "$cache/librocksdb.a" ]; then
-    echo "Building RocksDB $version once into $cache: about 10 minutes on 2 cores."
+    echo "Building RocksDB $version once into $cache: about 15 minutes on 2 cores."
     mkdir -p "$cache.build"
     # Without debug information, and with the optimisation that RocksDB's own build takes: a third less to compile.
     ROCKSDB_COMPILE=1 CARGO_PROFILE_RELEASE_DEBUG=0 CARGO_PROFILE_RELEASE_OPT_LEVEL=2 \

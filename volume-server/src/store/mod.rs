@@ -165,15 +165,9 @@ impl Store {
             });
             return raised.at(&paths.state);
         }
+        // What an earlier try left is written over: nothing was ever appended to it, since it was not opened.
+        self.write_first(&paths, id, epoch, class, members, filling)?;
         let disk = self.shared.disk.as_ref();
-        let incarnation = Incarnation::from_random(self.random.u128());
-        let block = Superblock { cluster: self.shared.config.cluster, volume: id, incarnation, epoch, class };
-        // State, data, inventory: a state alone is no volume yet. Data alone would be a replica that knows of no other,
-        // and acknowledges what only it has. What an earlier try left is written over: nothing was ever appended to it,
-        // since it was not opened.
-        let state = State { members: members.to_vec(), filling, ..recover::first_state(&block) };
-        atomic_publish(disk, &paths.state, &state.encode()).at(&paths.state)?;
-        atomic_publish(disk, &paths.data, &block.encode()).at(&paths.data)?;
         let mut inventory = layout::inventory(disk, &self.shared.config.dir)?;
         inventory.insert(id);
         layout::write_inventory(disk, &self.shared.config.dir, &inventory)?;
@@ -185,6 +179,25 @@ impl Store {
             }
             Opened::Broken(broken) => Err(StoreError::Unusable { path: paths.data, reason: broken.reason }),
         }
+    }
+
+    /// The first files of a volume, its state before its data: a state alone is no volume yet, but data alone would be a
+    /// replica that knows of no other, and acknowledges what only it has.
+    fn write_first(
+        &self,
+        paths: &VolumePaths,
+        id: VolumeId,
+        epoch: Epoch,
+        class: SizeClass,
+        members: &[NodeId],
+        filling: bool,
+    ) -> Result<(), StoreError> {
+        let disk = self.shared.disk.as_ref();
+        let incarnation = Incarnation::from_random(self.random.u128());
+        let block = Superblock { cluster: self.shared.config.cluster, volume: id, incarnation, epoch, class };
+        let state = State { members: members.to_vec(), filling, ..recover::first_state(&block) };
+        atomic_publish(disk, &paths.state, &state.encode()).at(&paths.state)?;
+        atomic_publish(disk, &paths.data, &block.encode()).at(&paths.data)
     }
 
     /// Persists the higher epoch and takes no more appends of that volume. Repeatable. Blocks.

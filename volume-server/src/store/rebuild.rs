@@ -11,10 +11,10 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 
-use hay_common::disk::{Disk, atomic_publish};
-use hay_common::ids::{Epoch, Incarnation, NodeId, VolumeId};
+use hay_common::disk::Disk;
+use hay_common::ids::{Epoch, NodeId, VolumeId};
 use hay_common::model::SizeClass;
-use hay_needle::{State, Superblock};
+use hay_needle::State;
 
 use super::appender;
 use super::error::{At, StoreError};
@@ -52,13 +52,8 @@ impl Store {
             }
             self.forget_rebuild(&begun)?;
         }
-        let disk = self.shared.disk.as_ref();
-        discard(disk, &paths)?;
-        let incarnation = Incarnation::from_random(self.random.u128());
-        let block = Superblock { cluster: self.shared.config.cluster, volume: id, incarnation, epoch, class };
-        let state = State { members: members.to_vec(), filling: true, ..recover::first_state(&block) };
-        atomic_publish(disk, &paths.state, &state.encode()).at(&paths.state)?;
-        atomic_publish(disk, &paths.data, &block.encode()).at(&paths.data)?;
+        discard(self.shared.disk.as_ref(), &paths)?;
+        self.write_first(&paths, id, epoch, class, members, true)?;
         match recover::open_at(&self.shared, id, paths.clone())? {
             Opened::Volume(volume) => {
                 appender::start(volume.clone()).at(&paths.data)?;
